@@ -1,0 +1,1 @@
+"""One decoder per head (layout of raw outputs)."""

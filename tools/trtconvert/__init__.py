@@ -1,0 +1,1 @@
+"""Converts pre-trained ONNX vision models into verified engine files."""
