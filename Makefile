@@ -1,0 +1,64 @@
+# `make demo` runs the main job on real input, `make test` runs the tests; both start from a fresh clone.
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check install --quiet
+JOBS   ?= 2
+
+NATIVE := CMakeLists.txt pyproject.toml python/visionrt/_fastpath.pyx \
+          $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cmake')
+CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format kernels stubs bench clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.tools: pyproject.toml tools/dev/check_system.py
+	@$(PYTHON) tools/dev/check_system.py
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the build tools into $(VENV)"
+	@$(PIP) --upgrade 'pip>=24' 'scikit-build-core>=0.11' 'pybind11>=2.13' 'cython>=3.0.11' 'numpy>=1.26' 'cmake>=3.25' 'ninja>=1.11'
+	@$(PY) tools/dev/nvcc.py --path >/dev/null || { \
+	  echo "No CUDA toolkit here: installing nvcc from PyPI"; \
+	  $(PIP) 'nvidia-cuda-nvcc==13.*' 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-cccl==13.*'; }
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.tools $(NATIVE)
+	@echo "Building the extension and installing trtconvert with everything the tests and the demo use"
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed  ## build and install into .venv, editable
+
+demo: install  ## build engines from real models, run them on photos, draw what they see
+	@$(PY) tools/dev/demo.py --output demo-output
+
+test: install  ## run every test that this machine can run
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+lint: install  ## ruff, mypy --strict, clang-format
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: install  ## let ruff and clang-format rewrite the files
+	@$(VENV)/bin/ruff check --fix-only .
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/clang-format -i $(CXX_FILES)
+
+kernels: install  ## compile the CUDA kernels for every architecture and check their budgets
+	@$(PY) tools/dev/kernels.py
+
+stubs: install  ## regenerate python/visionrt/_core.pyi
+	@$(PY) tools/dev/stubs.py
+
+bench: install  ## run the quick benchmarks
+	@$(PY) benchmarks/run.py
+
+clean:  ## remove everything that was built
+	rm -rf $(VENV) build demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find python tools tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f python/visionrt/*.so

@@ -1,0 +1,77 @@
+"""Options, markers and paths shared by every test.
+
+The summary of each run names the checks that did not run because the machine has no GPU;
+``--require-gpu`` turns every one of them into a failure.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parent / "data"
+_NEEDS_GPU = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-gpu",
+        action="store_true",
+        help="fail, instead of skip, every check that needs an NVIDIA GPU",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU with its driver")
+    config.addinivalue_line("markers", "slow: takes more than about ten seconds")
+    config.stash[_NEEDS_GPU] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_items:
+        return
+    from visionrt.device import gpu_problem
+
+    problem = gpu_problem(0)
+    if not problem:
+        return
+    config.stash[_NEEDS_GPU].extend(item.nodeid for item in gpu_items)
+    if not config.getoption("--require-gpu"):
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason=f"no GPU: {problem}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    config = terminalreporter.config
+    if hasattr(config, "workerinput"):
+        return
+    names = config.stash[_NEEDS_GPU]
+    if not names and getattr(config.option, "numprocesses", None):
+        # Under xdist only the workers collect; their skips arrive as reports.
+        reports = terminalreporter.stats.get("skipped", [])
+        names = [r.nodeid for r in reports if "no GPU:" in str(r.longrepr)]
+    terminalreporter.section("checks that need a GPU")
+    verb = "failed here" if config.getoption("--require-gpu") else "did not run"
+    terminalreporter.write_line(f"{len(names)} {verb} for want of a GPU")
+    for name in sorted(names):
+        terminalreporter.write_line(f"  {name}")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real models and photos."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def models(data: Path) -> Path:
+    """The folder of real models."""
+    return data / "models"
+
+
+@pytest.fixture(scope="session")
+def images(data: Path) -> Path:
+    """The folder of photos."""
+    return data / "images"
