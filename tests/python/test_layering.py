@@ -49,8 +49,8 @@ def imports(path: Path) -> Iterator[tuple[str, int, bool]]:
 def files() -> list[tuple[str, Path]]:
     out = []
     for package in (RUNTIME, CONVERTER):
-        for path in sorted(package.rglob("*.py")):
-            out.append((path.relative_to(package.parent).as_posix(), path))
+        paths = sorted(package.rglob("*.py"))
+        out += [(path.relative_to(package.parent).as_posix(), path) for path in paths]
     return out
 
 

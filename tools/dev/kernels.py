@@ -2,7 +2,7 @@
 
 Each ``.cu`` file states one budget per kernel in its header::
 
-    // budget: <kernel> registers<=64 spills=0 shared<=4096 bytes="formula of bytes read and written"
+    // budget: <kernel> registers<=64 spills=0 shared<=4096 bytes="formula, reads + writes"
 
 ``make kernels`` prints, per kernel and architecture, the registers, the static shared memory and
 the spills that ptxas reports, and exits 5 when a budget is exceeded or is missing. It needs nvcc
