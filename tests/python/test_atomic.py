@@ -27,9 +27,14 @@ def test_replaces_the_old_file(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "x"
     write_bytes(path, b"old")
-    with pytest.raises(error), replacing(path) as stream:
-        stream.write(b"half")
-        raise error
+
+    def write_half() -> None:
+        with replacing(path) as stream:
+            stream.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
