@@ -1,0 +1,73 @@
+// Contract: exact greedy non-maximum suppression.
+//
+// Candidates are visited by score descending, ties by source index ascending. Each one is kept
+// unless a box kept before it, of the same class, has an intersection over union with it greater
+// than the threshold (strictly; the float32 formula is `suppresses` in nms/box.h). Both back ends
+// give the same indices, bit for bit.
+//
+// - A NaN score or a NaN coordinate: the candidate is left out, as if it had not been given.
+// - A negative or zero size is area 0: the box survives, and suppresses nothing.
+// - Infinite scores and coordinates follow IEEE arithmetic; -0 and +0 are the same score.
+// - Classes are compared as integers; coordinates are never offset.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "cuda/launch.h"
+#include "nms/box.h"
+
+namespace visionrt {
+
+// Views of candidates. Host pointers for the CPU back end, device pointers for CUDA.
+struct NmsInputs {
+  const Box* boxes = nullptr;                  // [batch, capacity], 16-byte aligned for CUDA
+  const float* scores = nullptr;               // [batch, capacity]
+  const std::int32_t* class_ids = nullptr;     // [batch, capacity]; null: one class
+  const std::int32_t* source_index = nullptr;  // [batch, capacity], >= 0 and unique in an image;
+                                               // null: the position in the array
+  const std::int32_t* counts = nullptr;        // [batch], clamped to 0..capacity; null: capacity
+  std::int32_t batch = 0;
+  std::int32_t capacity = 0;
+};
+
+struct NmsOptions {
+  float iou_threshold = 0.45f;  // 0..1; 1 suppresses nothing
+  std::int32_t max_det = 300;   // the first max_det survivors are kept; 1 or more
+  // Only this many of the best candidates are visited; 1 or more.
+  std::int32_t max_candidates = std::numeric_limits<std::int32_t>::max();
+  bool class_aware = true;  // false: boxes of different classes suppress each other too
+};
+
+// Throws std::invalid_argument, naming the value, when an option is out of its range.
+void check_nms_options(const NmsOptions& options);
+
+// kept: int32 [batch, max_det], positions in the image's candidates, best first, then -1.
+// kept_counts: int32 [batch]. Blocks; allocates about 40 bytes per candidate while it runs.
+void nms_cpu(const NmsInputs& inputs, const NmsOptions& options, std::int32_t* kept,
+             std::int32_t* kept_counts);
+
+// One row of the CUDA back end's result block, ready to be copied to the host in one piece.
+struct Detection {
+  float x1, y1, x2, y2, score;
+  std::int32_t class_id;  // 0 when there are no class ids
+};
+
+// Outputs of the CUDA back end, all in device memory.
+struct NmsOutputs {
+  std::int32_t* kept = nullptr;         // [batch, max_det], then -1
+  std::int32_t* kept_counts = nullptr;  // [batch]
+  Detection* detections = nullptr;      // [batch, max_det], zeros after the last; null: not wanted
+};
+
+// Bytes of device workspace, for a 256-byte aligned pointer (what cuMemAlloc gives).
+std::size_t nms_cuda_workspace_bytes(std::int32_t batch, std::int32_t capacity,
+                                     const NmsOptions& options);
+
+// Queues two launches on the stream; does not block, allocate, or read anything back, so it can be
+// captured in a graph. The counts are read on the device.
+void nms_cuda(const NmsInputs& inputs, const NmsOptions& options, void* workspace,
+              std::size_t workspace_bytes, const NmsOutputs& outputs, cuda::StreamHandle stream);
+
+}  // namespace visionrt
