@@ -1,0 +1,197 @@
+"""Which head a graph has, told from the shapes of its outputs.
+
+Each rule is a function that returns what it found, or None. A rule may only speak where the shapes
+leave no doubt; where several heads look alike, the user is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnx import GraphProto, NodeProto
+
+from visionrt.manifest import TensorInfo
+
+# Operators that keep the values they pass on.
+_TRANSPARENT = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Transpose")
+_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
+_V5_ANCHORS_PER_CELL = 3
+# Anchors of the TensorFlow SSD models at 300×300: 19² × 3 + 10² × 6 + 5² × 6 + 3² × 6 + 2² × 6 + 6.
+_TF_SSD_300_ANCHORS = 1917
+
+
+@dataclass(frozen=True)
+class HeadGuess:
+    """A head and why: ``classes`` is the number of class ids, None where the shapes do not say."""
+
+    task: str
+    head: str
+    options: dict[str, Any]
+    reason: str
+    classes: int | None = None
+    ambiguous_with: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of a graph at a known input size.
+
+    Attributes:
+        infos: name, dtype and shape of each.
+        size: height and width of the input image.
+        last_op: by output name, the operator that made the values.
+    """
+
+    infos: tuple[TensorInfo, ...]
+    size: tuple[int, int]
+    last_op: dict[str, str]
+
+    def cells(self) -> set[int]:
+        """Grid cells over the strides that detectors use."""
+        h, w = self.size
+        return {sum(-(-h // s) * -(-w // s) for s in strides) for strides in _STRIDES}
+
+
+def last_operators(graph: GraphProto) -> dict[str, str]:
+    """By output name, the operator that made its values, reshapes and the like skipped."""
+    producers: dict[str, NodeProto] = {name: node for node in graph.node for name in node.output}
+    found = {}
+    for value in graph.output:
+        node = producers.get(value.name)
+        while node is not None and node.op_type in _TRANSPARENT and node.input[0] in producers:
+            node = producers[node.input[0]]
+        found[value.name] = node.op_type if node is not None else ""
+    return found
+
+
+def guess_head(outputs: Outputs) -> HeadGuess | None:
+    """The first rule that speaks, or None."""
+    for rule in _RULES:
+        found = rule(outputs)
+        if found is not None:
+            return found
+    return None
+
+
+def activation_of(last_op: str, otherwise: str) -> str:
+    """What is still to be applied to scores: nothing where the graph ends in an activation."""
+    return "none" if last_op in ("Softmax", "Sigmoid") else otherwise
+
+
+def classifier(outputs: Outputs) -> HeadGuess | None:
+    """One output [b, 1000] or [b, 1001] (with a background class 0), trailing ones allowed."""
+    if len(outputs.infos) != 1:
+        return None
+    (info,) = outputs.infos
+    shape = info.shape[1:]
+    if not shape or shape[0] not in (1000, 1001) or any(size != 1 for size in shape[1:]):
+        return None
+    return classifier_guess(outputs, f"one output of {shape[0]} class scores")
+
+
+def classifier_guess(outputs: Outputs, reason: str) -> HeadGuess:
+    """A classifier on the first output, whose number of classes its shape gives."""
+    info = outputs.infos[0]
+    sizes = [size for size in info.shape[1:] if size != 1]
+    classes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], int) else None
+    options = {
+        "output": info.name,
+        "activation": activation_of(outputs.last_op[info.name], "softmax"),
+        "offset": 1 if classes == 1001 else 0,
+    }
+    return HeadGuess("classify", "classifier", options, reason, classes)
+
+
+def ssd(outputs: Outputs) -> HeadGuess | None:
+    """A pair [b, N, 4] and [b, N, C]: box codes and class scores."""
+    if len(outputs.infos) != 2:
+        return None
+    shapes = [info.shape for info in outputs.infos]
+    if any(len(shape) != 3 for shape in shapes) or shapes[0][1] != shapes[1][1]:
+        return None
+    boxes = [info for info in outputs.infos if info.shape[2] == 4]
+    if len(boxes) != 1:
+        return None
+    scores = next(info for info in outputs.infos if info is not boxes[0])
+    options: dict[str, Any] = {
+        "boxes": boxes[0].name,
+        "scores": scores.name,
+        "activation": activation_of(outputs.last_op[scores.name], "softmax"),
+        "background": 0,
+    }
+    reason = f"box codes and class scores for {boxes[0].shape[1]} anchors"
+    if boxes[0].shape[1] == _TF_SSD_300_ANCHORS and outputs.size == (300, 300):
+        options["anchors"] = "tf_ssd_300"
+        reason += ", those of the TensorFlow SSD models at 300×300"
+    classes = scores.shape[2] if isinstance(scores.shape[2], int) else None
+    return HeadGuess("detect", "ssd", options, reason, classes)
+
+
+def yolo(outputs: Outputs) -> HeadGuess | None:
+    """One output [b, 4 + C, N] (v8 form) or [b, N, 5 + C] (with objectness), N from the grid."""
+    if len(outputs.infos) != 1 or len(outputs.infos[0].shape) != 3:
+        return None
+    (info,) = outputs.infos
+    first, second = info.shape[1:]
+    if not isinstance(first, int) or not isinstance(second, int):
+        return None
+    cells = outputs.cells()
+    if second in cells and first > 4:
+        reason = f"one output [b, 4 + {first - 4} classes, {second} grid cells]"
+        options = {"output": info.name, "form": "v8"}
+        return HeadGuess("detect", "yolo", options, reason, first - 4)
+    if second <= 5:
+        return None
+    if first in {cell * _V5_ANCHORS_PER_CELL for cell in cells}:
+        reason = f"one output [b, 3 anchors × {first // 3} grid cells, 5 + {second - 5} classes]"
+        options = {"output": info.name, "form": "v5"}
+        return HeadGuess("detect", "yolo", options, reason, second - 5)
+    if first in cells:
+        reason = f"one output [b, {first} grid cells, 5 + {second - 5} classes]"
+        return HeadGuess(
+            "detect", "yolox", {"output": info.name}, reason, second - 5, ("yolox", "yolo")
+        )
+    return None
+
+
+def movenet(outputs: Outputs) -> HeadGuess | None:
+    """One output [b, 1, 17, 3]: y, x and score of each keypoint of one person."""
+    if len(outputs.infos) != 1 or outputs.infos[0].shape[1:] != (1, 17, 3):
+        return None
+    options = {"output": outputs.infos[0].name, "form": "movenet"}
+    return HeadGuess("keypoints", "keypoints", options, "one output of 17 keypoints (y, x, score)")
+
+
+def segmentation(outputs: Outputs) -> HeadGuess | None:
+    """One map of the image's size: class ids, or a score per class in either layout."""
+    if len(outputs.infos) != 1:
+        return None
+    (info,) = outputs.infos
+    layout = "nhwc" if len(info.shape) == 4 and outputs.size == info.shape[1:3] else "nchw"
+    is_ids = info.shape[1:] == outputs.size and not info.dtype.startswith("float")
+    is_map = len(info.shape) == 4 and outputs.size in (info.shape[2:4], info.shape[1:3])
+    if is_ids or (is_map and not info.dtype.startswith("float")):
+        options = {"output": info.name, "form": "argmax", "layout": layout}
+        return HeadGuess("segment", "logits", options, "one map of class ids, of the image's size")
+    if not is_map:
+        return None
+    channels = info.shape[1 if layout == "nchw" else 3]
+    form = "probability" if outputs.last_op[info.name] in ("Sigmoid", "Softmax") else "logits"
+    options = {"output": info.name, "form": form, "layout": layout}
+    reason = f"one map of the image's size with {channels} channel(s)"
+    # One channel is the score of the foreground: two class ids.
+    classes = 2 if channels == 1 else channels
+    return HeadGuess(
+        "segment", "logits", options, reason, classes if isinstance(classes, int) else None
+    )
+
+
+_RULES: Sequence[Callable[[Outputs], HeadGuess | None]] = (
+    classifier,
+    movenet,
+    ssd,
+    yolo,
+    segmentation,
+)

@@ -1,0 +1,43 @@
+"""Simplifies the graph with onnxslim, and takes the result only where it can be trusted.
+
+1. Constant subgraphs are folded, and Conv + BatchNormalization and the like are merged.
+2. A failure of the library, or a result whose inputs or outputs differ in name, type or number of
+   dimensions, leaves the graph as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnxslim
+from onnx import ModelProto, ValueInfoProto
+
+from trtconvert.graph import one_line
+from trtconvert.load import check_graph
+
+
+def slim(model: ModelProto, warnings: list[str]) -> ModelProto:
+    """A simpler model with the same results; a copy of ``model``, or ``model`` on failure."""
+    before = model.SerializeToString()
+    level = logging.getLogger("onnxslim").level
+    logging.getLogger("onnxslim").setLevel(logging.CRITICAL)
+    try:
+        slimmer: ModelProto = onnxslim.slim(ModelProto.FromString(before))
+        check_graph(slimmer)
+    except Exception as error:  # noqa: BLE001 - the library raises what its passes happen to raise
+        warnings.append(f"the graph was not simplified: {one_line(error)}")
+        return model
+    finally:
+        logging.getLogger("onnxslim").setLevel(level)
+    if _interface(slimmer) != _interface(model):
+        warnings.append("the graph was not simplified: it would have changed inputs or outputs")
+        return model
+    return slimmer
+
+
+def _interface(model: ModelProto) -> list[tuple[str, int]]:
+    def described(value: ValueInfoProto) -> tuple[str, int]:
+        return (value.name, value.type.tensor_type.elem_type)
+
+    inputs = sorted(described(value) for value in model.graph.input)
+    return inputs + [described(value) for value in model.graph.output]
