@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from visionrt.errors import UsageError
-
 from trtconvert.targets.base import BuiltPlan, ProgressCallback, ShapeRange
+from visionrt.errors import UsageError
 
 
 @dataclass(frozen=True)
