@@ -1,0 +1,42 @@
+// What the launcher hands to the preprocess kernels, by value: no device array to fill or to keep.
+#pragma once
+
+#include <cstdint>
+
+namespace visionrt::preprocess {
+
+constexpr int kMaxImagesPerLaunch = 32;
+
+struct DeviceImage {
+  const std::uint8_t* data;
+  std::int64_t row_bytes;
+  double scale_x, scale_y;  // cv2_scale or pil_scale
+  std::int32_t height, width;
+  std::int32_t resized_h, resized_w;
+  std::int32_t offset_x, offset_y;
+  std::int32_t blue_byte;  // 0 in BGR, 2 in RGB
+  std::int32_t halving;    // cv2: both sides halve exactly
+  // pil only. A table holds, for every position of one tensor axis, `first`, `count`, and then
+  // `taps` rows of weights.
+  std::int32_t* table_x;
+  std::int32_t* table_y;
+  std::uint8_t* filtered;  // (filtered_rows, tensor width, channels), the horizontal pass's result
+  std::int32_t taps_x, taps_y;
+  std::int32_t filtered_first, filtered_rows;  // source rows it holds
+};
+
+struct KernelArgs {
+  void* out;  // of the launch's first image
+  std::int32_t height, width;
+  std::int32_t channels;    // 3 or 1
+  std::int32_t blue_first;  // tensor is BGR rather than RGB
+  std::int32_t nhwc;
+  std::int32_t dtype;  // DType
+  std::int32_t pad_value;
+  float mean[3], inv_std[3];
+  DeviceImage images[kMaxImagesPerLaunch];
+};
+static_assert(sizeof(KernelArgs) <= 4096,
+              "more kernel parameters need compute capability 7.0 and CUDA 12.1");
+
+}  // namespace visionrt::preprocess

@@ -1,0 +1,143 @@
+// OpenCV's INTER_LINEAR on 8-bit images, row by row: two source rows are blended horizontally,
+// kept, and blended vertically. Enlarging reuses them for several output rows.
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "preprocess/resize.h"
+#include "preprocess/sampling.h"
+#include "preprocess/source_rows.h"
+
+namespace visionrt::preprocess {
+namespace {
+
+// A source row blended horizontally: planes of 15-bit values.
+struct BlendedRow {
+  int source_y = -1;
+  std::vector<std::int16_t> values;
+};
+
+void blend_rows(const std::int16_t* __restrict top, const std::int16_t* __restrict bottom, int w0,
+                int w1, int count, std::uint8_t* __restrict out) {
+  const auto a = static_cast<std::int16_t>(w0), b = static_cast<std::int16_t>(w1);
+  for (int x = 0; x < count; ++x) {
+    out[x] = static_cast<std::uint8_t>(cv2_blend_y(top[x], bottom[x], a, b));
+  }
+}
+
+class Bilinear final : public RowResizer {
+ public:
+  Bilinear(const Spec& spec, const ImageView& image, const Geometry& geometry, Columns columns)
+      : channels_(spec.channels()),
+        width_(columns.count()),
+        image_h_(image.height),
+        scale_y_(cv2_scale(image.height, geometry.resized_h)),
+        taps_(taps_of(image.width, geometry.resized_w, columns)),
+        source_(spec, image, taps_.front().first, taps_.back().second + 1) {
+    for (BlendedRow& row : kept_) {
+      row.values.resize(static_cast<std::size_t>(channels_) * static_cast<std::size_t>(width_));
+    }
+  }
+
+  void row(int y, std::uint8_t* const planes[]) override {
+    const Cv2Tap tap = cv2_tap(y, scale_y_, image_h_, false);
+    // Ascending rows: what was the second row often becomes the first.
+    if (kept_[0].source_y != tap.first) std::swap(kept_[0], kept_[1]);
+    blend_source_row(tap.first, kept_[0]);
+    if (tap.second != tap.first) blend_source_row(tap.second, kept_[1]);
+    const BlendedRow& second = tap.second == tap.first ? kept_[0] : kept_[1];
+    for (int c = 0; c < channels_; ++c) {
+      const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(c) * width_;
+      blend_rows(kept_[0].values.data() + plane, second.values.data() + plane, tap.w0, tap.w1,
+                 width_, planes[c]);
+    }
+  }
+
+ private:
+  static std::vector<Cv2Tap> taps_of(int image_w, int resized_w, Columns columns) {
+    const double scale = cv2_scale(image_w, resized_w);
+    std::vector<Cv2Tap> taps;
+    taps.reserve(static_cast<std::size_t>(columns.count()));
+    for (int x = columns.begin; x < columns.end; ++x) {
+      taps.push_back(cv2_tap(x, scale, image_w, true));
+    }
+    return taps;
+  }
+
+  void blend_source_row(int y, BlendedRow& into) {
+    if (into.source_y == y) return;
+    into.source_y = y;
+    const std::uint8_t* pixels = source_.row(y);
+    if (channels_ == 3) {
+      blend_pixels<3>(pixels, into.values.data());
+    } else {
+      blend_pixels<1>(pixels, into.values.data());
+    }
+  }
+
+  template <int kChannels>
+  void blend_pixels(const std::uint8_t* pixels, std::int16_t* values) const {
+    std::array<std::int16_t*, kChannels> planes;
+    std::array<int, kChannels> byte;
+    for (int c = 0; c < kChannels; ++c) {
+      planes[c] = values + static_cast<std::ptrdiff_t>(c) * width_;
+      byte[c] = source_.byte_of_channel(c);
+    }
+    for (int x = 0; x < width_; ++x) {
+      const Cv2Tap& tap = taps_[static_cast<std::size_t>(x)];
+      const std::uint8_t* left = pixels + kChannels * static_cast<std::ptrdiff_t>(tap.first);
+      const std::uint8_t* right = pixels + kChannels * static_cast<std::ptrdiff_t>(tap.second);
+      for (int c = 0; c < kChannels; ++c) {
+        planes[c][x] =
+            static_cast<std::int16_t>(cv2_blend_x(left[byte[c]], right[byte[c]], tap.w0, tap.w1));
+      }
+    }
+  }
+
+  int channels_, width_, image_h_;
+  double scale_y_;
+  std::vector<Cv2Tap> taps_;
+  SourceRows source_;
+  std::array<BlendedRow, 2> kept_;
+};
+
+class Halving final : public RowResizer {
+ public:
+  Halving(const Spec& spec, const ImageView& image, Columns columns)
+      : channels_(spec.channels()),
+        columns_(columns),
+        top_source_(spec, image, 2 * columns.begin, 2 * columns.end),
+        bottom_source_(top_source_) {}
+
+  void row(int y, std::uint8_t* const planes[]) override {
+    const int step = top_source_.pixel_bytes();
+    const std::ptrdiff_t start = 2 * static_cast<std::ptrdiff_t>(columns_.begin) * step;
+    const std::uint8_t* top = top_source_.row(2 * y) + start;
+    const std::uint8_t* bottom = bottom_source_.row(2 * y + 1) + start;
+    for (int c = 0; c < channels_; ++c) {
+      const int byte = top_source_.byte_of_channel(c);
+      for (int x = 0; x < columns_.count(); ++x) {
+        const std::ptrdiff_t left = 2 * static_cast<std::ptrdiff_t>(x) * step + byte;
+        planes[c][x] = static_cast<std::uint8_t>(
+            mean_of_four(top[left], top[left + step], bottom[left], bottom[left + step]));
+      }
+    }
+  }
+
+ private:
+  int channels_;
+  Columns columns_;
+  SourceRows top_source_, bottom_source_;  // two: each holds one row of luma
+};
+
+}  // namespace
+
+std::unique_ptr<RowResizer> make_cv2_resizer(const Spec& spec, const ImageView& image,
+                                             const Geometry& geometry, Columns columns) {
+  if (cv2_is_halving(image.height, image.width, geometry.resized_h, geometry.resized_w)) {
+    return std::make_unique<Halving>(spec, image, columns);
+  }
+  return std::make_unique<Bilinear>(spec, image, geometry, columns);
+}
+
+}  // namespace visionrt::preprocess

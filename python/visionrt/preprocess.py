@@ -1,0 +1,171 @@
+"""Images to tensor on the CPU, and coordinates back from the tensor to the image.
+
+The runtime, the calibration reader and the evaluator all read images through
+:class:`Preprocessor`, so a model sees the same numbers in each. The arithmetic lives in
+``csrc/preprocess``; its header states the numerics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visionrt._core import Geometry, PreprocessPlan
+from visionrt.errors import InputDataError
+from visionrt.spec import PreprocessSpec
+
+__all__ = ["Geometry", "Preprocessor", "boxes_to_image", "points_to_image"]
+
+_SOURCE_COLORS = ("bgr", "rgb")
+
+
+class Preprocessor:
+    """Turns 8-bit images into the model's input tensor, as a :class:`PreprocessSpec` says.
+
+    Immutable; one object may be used from several threads.
+
+    Attributes:
+        spec: the spec it was built from.
+        plan: the native form of ``spec``, which also queues the CUDA kernels.
+    """
+
+    def __init__(self, spec: PreprocessSpec) -> None:
+        self.spec = spec
+        self.plan = PreprocessPlan(
+            resize=spec.resize,
+            size_hw=spec.size,
+            crop_ratio=spec.crop_ratio,
+            interpolation=spec.interpolation,
+            color=spec.color,
+            mean=spec.mean,
+            std=spec.std,
+            pad_value=spec.pad_value,
+            letterbox_align=spec.letterbox_align,
+            layout=spec.layout,
+            dtype=spec.dtype,
+        )
+
+    def geometry(self, height: int, width: int) -> Geometry:
+        """Where an image of ``height`` x ``width`` pixels lands in the tensor.
+
+        Raises:
+            InputDataError: a side is below 1 or too long.
+        """
+        try:
+            return self.plan.geometry(height, width)
+        except (ValueError, TypeError) as error:
+            raise InputDataError(
+                "the height and width of an image, in pixels",
+                got=f"{height} x {width} ({error})",
+                fix="Give the sides of a decoded image.",
+            ) from error
+
+    def __call__(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        color: str = "bgr",
+        out: NDArray[Any] | None = None,
+        threads: int = 1,
+    ) -> NDArray[Any]:
+        """Fill a tensor from images of any sizes. Blocks; the GIL is released meanwhile.
+
+        Args:
+            images: uint8 arrays of shape (height, width, 3), any strides. Rows may be apart by any
+                stride at no cost; other strides cost one copy.
+            color: channel order of ``images``, ``bgr`` or ``rgb``.
+            out: where to write, C-contiguous, of shape ``spec.tensor_shape(len(images))`` and
+                dtype ``spec.dtype``. Allocated when None.
+            threads: how many threads share the work, the caller's included.
+
+        Returns:
+            ``out``, or the new tensor.
+
+        Raises:
+            InputDataError: an image or ``out`` has the wrong shape, dtype or strides, ``color`` is
+                unknown, or ``threads`` is below 1.
+        """
+        if color not in _SOURCE_COLORS:
+            raise InputDataError(
+                "the channel order 'bgr' or 'rgb'", got=repr(color), fix="Pass color='bgr' or 'rgb'."
+            )
+        readable = [_with_contiguous_pixels(image, i) for i, image in enumerate(images)]
+        if out is None:
+            out = np.empty(self.spec.tensor_shape(len(readable)), self.spec.dtype)
+        try:
+            self.plan.run(readable, out, color, threads)
+        except (ValueError, TypeError) as error:
+            raise InputDataError(
+                "images and a tensor that fit the preprocess spec",
+                got=f"something else ({error})",
+                fix="Pass uint8 images of shape (height, width, 3) and a tensor of the stated form.",
+            ) from error
+        return out
+
+
+def points_to_image(
+    geometry: Geometry, xy: NDArray[np.float32], *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Map points from tensor pixels to image pixels, clipped to the image.
+
+    Args:
+        geometry: of the image the tensor was made from.
+        xy: float32 of shape (..., 2), tensor pixels.
+        out: where to write, of the same shape; ``xy`` itself is allowed. Allocated when None.
+
+    Returns:
+        ``out``: float32 of the same shape; x in [0, image_w], y in [0, image_h]. NaN stays NaN.
+    """
+    offset = np.array([geometry.offset_x, geometry.offset_y], np.float32)
+    scale = np.array([geometry.scale_x, geometry.scale_y], np.float32)
+    limit = np.array([geometry.image_w, geometry.image_h], np.float32)
+    out = np.subtract(xy, offset, out=out, dtype=np.float32)
+    np.multiply(out, scale, out=out)
+    return np.clip(out, np.float32(0), limit, out=out)
+
+
+def boxes_to_image(
+    geometry: Geometry, xyxy: NDArray[np.float32], *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Map boxes from tensor pixels to image pixels, clipped to the image.
+
+    Args:
+        geometry: of the image the tensor was made from.
+        xyxy: float32 of shape (..., 4), corners in tensor pixels.
+        out: where to write, C-contiguous and of the same shape; ``xyxy`` itself is allowed.
+            Allocated when None.
+
+    Returns:
+        ``out``: float32 of the same shape, each corner inside the image. NaN stays NaN.
+    """
+    if out is None:
+        out = np.empty(xyxy.shape, np.float32)
+    corners = (*xyxy.shape[:-1], 2, 2)
+    points_to_image(geometry, xyxy.reshape(corners), out=out.reshape(corners))
+    return out
+
+
+def _with_contiguous_pixels(image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
+        raise InputDataError(
+            f"image {index} to be a uint8 array of shape (height, width, 3)",
+            got=_described(image),
+            fix="Convert grey or RGBA images to three channels, and tensors to height-width-channel.",
+        )
+    if image.dtype != np.uint8:
+        raise InputDataError(
+            f"image {index} to hold uint8 pixels, 0…255",
+            got=_described(image),
+            fix="Scale and convert: (image * 255).astype(np.uint8) for 0…1, (image >> 8) for 16 bits.",
+        )
+    pixels_contiguous = image.strides[2] == 1 and (image.strides[1] == 3 or image.shape[1] == 1)
+    return image if pixels_contiguous else np.ascontiguousarray(image)
+
+
+def _described(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"a {value.dtype} array of shape {value.shape}"
+    return f"a {type(value).__name__}"
