@@ -15,6 +15,7 @@ from trtconvert.external_data import read_external_data
 from trtconvert.graph import (
     CORE_DOMAINS,
     all_nodes,
+    all_tensors,
     image_inputs,
     node_label,
     one_line,
@@ -68,6 +69,8 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
     source = Path(path)
     data = _read(source)
     model = _parse(source, data)
+    if not _all_text(model):
+        raise _broken("names in UTF-8", "other bytes in a name")
     external = read_external_data(model, source.parent, MAX_MODEL_BYTES)
     check_graph(model)
     digest = hashlib.sha256(data).hexdigest()
@@ -124,6 +127,21 @@ def _parse(path: Path, data: bytes) -> ModelProto:
         got=what,
         fix="Export or download the model again, as ONNX.",
     )
+
+
+def _all_text(model: ModelProto) -> bool:
+    """Whether names are text: Protocol Buffers hands out bytes for what is not UTF-8."""
+    names: list[object] = [entry.domain for entry in model.opset_import]
+    names += [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+    for tensor in all_tensors(model.graph):
+        names.append(tensor.name)
+        names += [text for entry in tensor.external_data for text in (entry.key, entry.value)]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        names += [value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim)]
+    for node in all_nodes(model.graph):
+        names += [node.op_type, node.domain, node.name, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+    return all(isinstance(name, str) for name in names)
 
 
 def _check_opset(model: ModelProto) -> None:

@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import onnx
+import onnx.inliner
+import onnx.version_converter
 from onnx import ModelProto
 
 from trtconvert.graph import all_nodes, one_line, opset_of

@@ -1,0 +1,67 @@
+"""What a conversion did, in numbers: printed, written as JSON, and stored in the engine file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from visionrt.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """One thing that was built. ``plan_bytes`` of the CPU target is the size of its graph."""
+
+    backend: str
+    target: str
+    plan_bytes: int
+    build_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as JSON types."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a conversion.
+
+    Attributes:
+        engine: path of the file that was written.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        targets: in the order given.
+        nodes_by_precision: how many nodes of the typed graph compute in each precision.
+        calibration: images, seconds, method and peak_rss_bytes; None without int8.
+        verification: metric, images, agreement, cosine and what else the metric has.
+        recipe: what the model was taken to be. Not part of the JSON: the manifest holds it.
+        reasons: why, by recipe field.
+        warnings: sentences for people.
+    """
+
+    engine: str
+    precision: str
+    targets: tuple[TargetReport, ...]
+    nodes_by_precision: Mapping[str, int]
+    calibration: Mapping[str, Any] | None
+    verification: Mapping[str, Any]
+    recipe: Recipe
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``--json`` prints."""
+        return {
+            "engine": self.engine,
+            "precision": self.precision,
+            "targets": [target.to_json() for target in self.targets],
+            "nodes_by_precision": dict(self.nodes_by_precision),
+            "calibration": None if self.calibration is None else dict(self.calibration),
+            "verification": dict(self.verification),
+            "warnings": list(self.warnings),
+        }
+
+    def to_bytes(self) -> bytes:
+        """The JSON as stored in the engine file."""
+        return json.dumps(self.to_json(), indent=1, ensure_ascii=False).encode()
