@@ -1,0 +1,189 @@
+"""One lane of a TensorRT engine: an execution context with its stream and buffers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visionrt.backends.trt_io import IoTensor, Profile, Shape, pick_profile
+from visionrt.backends.trt_library import MessageLog
+from visionrt.device import Device, DeviceBuffer
+from visionrt.errors import MissingDependencyError
+
+
+class Lane:
+    """Runs an engine for one caller at a time.
+
+    Args:
+        trt: the library.
+        engine: of the library; outlives the lane.
+        device: whose context is used; the lane makes it current where it has to.
+        tensors: the engine's inputs and outputs.
+        profiles: the engine's profiles.
+        log: of the library's messages.
+
+    Raises:
+        MissingDependencyError: not enough GPU memory for the context.
+    """
+
+    def __init__(
+        self,
+        trt: Any,
+        engine: Any,
+        device: Device,
+        tensors: Sequence[IoTensor],
+        profiles: Sequence[Profile],
+        log: MessageLog,
+    ) -> None:
+        self._device = device
+        self._log = log
+        self._inputs = [t for t in tensors if t.is_input]
+        self._outputs = [t for t in tensors if not t.is_input]
+        self._profiles = profiles
+        self._active_profile = 0
+        self._stream = device.stream()
+        self._memory = {t.name: device.buffer() for t in tensors}
+        self._pinned = {t.name: device.pinned() for t in tensors}
+        allocator = _output_allocator(trt)
+        self._allocators = {t.name: allocator(self._memory[t.name]) for t in self._outputs}
+        mark = log.mark()
+        with device.current():
+            self._context = engine.create_execution_context()
+        if self._context is None:
+            self.close()
+            raise self._failed("make an execution context", mark)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run once; blocks until the outputs, new host arrays, hold the results.
+
+        Raises:
+            InputDataError: no profile takes the shapes.
+            MissingDependencyError: the GPU or its memory failed.
+        """
+        mark = self._log.mark()
+        with self._device.current():
+            try:
+                self._select_profile({n: a.shape for n, a in feeds.items()}, mark)
+                for tensor in self._inputs:
+                    self._upload(tensor, feeds[tensor.name], mark)
+                self._bind_outputs(mark)
+                if not self._context.execute_async_v3(self._stream.handle):
+                    self._raise_allocator_error()
+                    raise self._failed("run the engine", mark)
+                outputs = {t.name: self._download(t) for t in self._outputs}
+            finally:
+                # After an error too: queued copies still use the pinned memory.
+                self._stream.synchronize()
+        # The pinned memory is written again by the next run, so the caller gets copies.
+        return {name: array.copy() for name, array in outputs.items()}
+
+    def close(self) -> None:
+        """Release the context, then its memory. May be called twice."""
+        with self._device.current():
+            self._context = None
+        for owned in (*self._memory.values(), *self._pinned.values(), self._stream):
+            owned.close()
+
+    def _select_profile(self, shapes: Mapping[str, Shape], mark: int) -> None:
+        profile = pick_profile(self._profiles, shapes, self._active_profile)
+        if profile.index == self._active_profile:
+            return
+        handle = self._stream.handle
+        if not self._context.set_optimization_profile_async(profile.index, handle):
+            raise self._failed(f"switch to optimization profile {profile.index}", mark)
+        self._active_profile = profile.index
+
+    def _upload(self, tensor: IoTensor, feed: NDArray[Any], mark: int) -> None:
+        staged = self._pinned[tensor.name].array(feed.shape, tensor.dtype)
+        np.copyto(staged, feed)
+        if tensor.on_host:
+            address = staged.ctypes.data
+        else:
+            address = self._memory[tensor.name].reserve(staged.nbytes)
+            self._device.copy_to_device(address, staged, self._stream)
+        context = self._context
+        if not (
+            context.set_input_shape(tensor.name, feed.shape)
+            and context.set_tensor_address(tensor.name, address)
+        ):
+            raise self._failed(f"take input {tensor.name} of shape {feed.shape}", mark)
+
+    def _bind_outputs(self, mark: int) -> None:
+        unknown = self._context.infer_shapes()
+        if unknown:
+            raise self._failed(f"find every shape (not those of {', '.join(unknown)})", mark)
+        for tensor in self._outputs:
+            name = tensor.name
+            shape = tuple(self._context.get_tensor_shape(name))
+            if -1 in shape:
+                bound = self._context.set_output_allocator(name, self._allocators[name])
+            else:
+                self._allocators[name].shape = shape
+                if tensor.on_host:
+                    address = self._pinned[name].array(shape, tensor.dtype).ctypes.data
+                else:
+                    size = tensor.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+                    address = self._memory[name].reserve(size)
+                bound = self._context.set_tensor_address(name, address)
+            if not bound:
+                raise self._failed(f"bind output {name} of shape {shape}", mark)
+
+    def _download(self, tensor: IoTensor) -> NDArray[Any]:
+        shape = self._allocators[tensor.name].shape
+        array = self._pinned[tensor.name].array(shape, tensor.dtype)
+        if not tensor.on_host:
+            self._device.copy_to_host(array, self._memory[tensor.name].address, self._stream)
+        return array
+
+    def _raise_allocator_error(self) -> None:
+        # TensorRT swallows what an output allocator raises, so the allocator keeps it.
+        for allocator in self._allocators.values():
+            error, allocator.error = allocator.error, None
+            if error is not None:
+                raise error
+
+    def _failed(self, doing: str, mark: int) -> MissingDependencyError:
+        return MissingDependencyError(
+            f"a GPU that can {doing}",
+            got=self._log.quote_since(mark),
+            fix="Free GPU memory or use a smaller input; where it persists, run visionrt doctor.",
+        )
+
+
+@functools.cache
+def _output_allocator(trt: Any) -> Any:
+    """The class of output allocators over a :class:`DeviceBuffer`, for one library."""
+
+    class _OutputAllocator(trt.IOutputAllocator):  # type: ignore[misc]
+        """Gives memory to an output whose size is known only while the engine runs."""
+
+        def __init__(self, memory: DeviceBuffer) -> None:
+            trt.IOutputAllocator.__init__(self)
+            self.memory = memory
+            self.shape: Shape = ()
+            self.error: Exception | None = None
+
+        def reallocate_output(
+            self, tensor_name: str, memory: int, size: int, alignment: int
+        ) -> int:
+            # Never 0, not even for size 0, which TensorRT would take for a failure.
+            try:
+                return self.memory.reserve(size)
+            except MissingDependencyError as error:
+                self.error = error
+                return 0
+
+        def reallocate_output_async(
+            self, tensor_name: str, memory: int, size: int, alignment: int, stream: int
+        ) -> int:
+            # Freeing waits for the GPU, so the old memory is not in use when it goes.
+            return self.reallocate_output(tensor_name, memory, size, alignment)
+
+        def notify_shape(self, tensor_name: str, shape: Any) -> None:
+            self.shape = tuple(shape)
+
+    return _OutputAllocator
