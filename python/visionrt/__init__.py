@@ -1,1 +1,60 @@
-"""Reads engine files and runs them: an image goes in, classes, boxes or masks come out."""
+"""Reads engine files and runs them: an image goes in, classes, boxes or masks come out.
+
+>>> model = visionrt.load("detector.engine")
+>>> result = model("street.jpg", confidence=0.4)
+>>> result.xyxy, result.confidence, result.class_id
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Name -> the module that defines it. Importing a package that a script may never use costs every
+# script time, so each is imported when it is first asked for.
+_PUBLIC = {
+    "load": "visionrt.loading",
+    "Model": "visionrt.pipeline",
+    "Recipe": "visionrt.recipe",
+    "PreprocessSpec": "visionrt.spec",
+    "Result": "visionrt.results",
+    "Classification": "visionrt.results",
+    "Detections": "visionrt.results",
+    "Segmentation": "visionrt.results",
+    "Keypoints": "visionrt.results",
+    "VisionrtError": "visionrt.errors",
+}
+
+if TYPE_CHECKING:
+    from visionrt.errors import VisionrtError
+    from visionrt.loading import load
+    from visionrt.pipeline import Model
+    from visionrt.recipe import Recipe
+    from visionrt.results import Classification, Detections, Keypoints, Result, Segmentation
+    from visionrt.spec import PreprocessSpec
+
+__all__ = [
+    "Classification",
+    "Detections",
+    "Keypoints",
+    "Model",
+    "PreprocessSpec",
+    "Recipe",
+    "Result",
+    "Segmentation",
+    "VisionrtError",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _PUBLIC.get(name)
+    if module is None:
+        raise AttributeError(f"module 'visionrt' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -1,2 +1,167 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
-"""Per-call glue that is too slow in plain Python."""
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Per-call glue that is too slow in plain Python, and the loops NumPy has no word for.
+
+Everything here is on the host. Loops run without the GIL.
+"""
+
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from libc.math cimport exp
+from libc.stdint cimport int32_t, uint16_t
+
+import numpy as np
+
+
+def image_shape(image):
+    """(height, width, channels, is_packed) of a uint8 image; None when it is none.
+
+    An image is a uint8 buffer of shape (h, w) or (h, w, 1 | 3 | 4), no side 0. It is packed when
+    the pixels of a row follow each other in memory and rows do not run backwards.
+    """
+    cdef Py_buffer view
+    cdef Py_ssize_t channels
+    cdef bint is_image, is_packed
+    if not PyObject_CheckBuffer(image):
+        return None
+    try:
+        PyObject_GetBuffer(image, &view, PyBUF_STRIDES | PyBUF_FORMAT)
+    except (ValueError, BufferError):  # a dtype the protocol cannot express: datetime64, ...
+        return None
+    try:
+        is_image = (
+            view.itemsize == 1
+            and (view.format == NULL or (view.format[0] == b"B" and view.format[1] == 0))
+            and (view.ndim == 2 or view.ndim == 3)
+            and view.len > 0
+        )
+        if not is_image:
+            return None
+        channels = view.shape[2] if view.ndim == 3 else 1
+        if channels != 1 and channels != 3 and channels != 4:
+            return None
+        is_packed = (
+            (channels == 1 or view.strides[2] == 1)
+            and view.strides[1] == channels
+            and view.strides[0] >= view.shape[1] * channels
+        )
+        return view.shape[0], view.shape[1], channels, is_packed
+    finally:
+        PyBuffer_Release(&view)
+
+
+def softmax_top_k(const float[::1] logits not None, Py_ssize_t k, Py_ssize_t offset=0,
+                  bint softmax=True, const unsigned char[::1] allowed=None):
+    """The k largest logits from index ``offset`` on: (class_id int32 [k], value float32 [k]).
+
+    Class ids count from ``offset``; ties go to the lower id; NaN is never taken. The value is the
+    softmax over *all* logits, in double, or the logit itself. ``allowed`` is one byte per class
+    id: 0 leaves the class out. Costs n + (values taken on the way) * k steps: k is meant small.
+    """
+    cdef Py_ssize_t n = logits.shape[0], i, j, taken = 0
+    cdef double peak, total = 0.0
+    cdef float value
+    if offset < 0 or offset > n:
+        raise ValueError(f"offset {offset} of {n} logits")
+    if allowed is not None and allowed.shape[0] != n - offset:
+        raise ValueError(f"{allowed.shape[0]} bytes for {n - offset} classes")
+    k = max(0, min(k, n - offset))
+    ids_array = np.empty(k, dtype=np.int32)
+    values_array = np.empty(k, dtype=np.float32)
+    cdef int32_t[::1] ids = ids_array
+    cdef float[::1] values = values_array
+    with nogil:
+        if k > 0:
+            for i in range(offset, n):
+                value = logits[i]
+                if value != value or (allowed is not None and not allowed[i - offset]):
+                    continue
+                if taken == k and not value > values[k - 1]:
+                    continue
+                j = taken if taken < k else k - 1
+                while j > 0 and value > values[j - 1]:
+                    values[j] = values[j - 1]
+                    ids[j] = ids[j - 1]
+                    j -= 1
+                values[j] = value
+                ids[j] = <int32_t>(i - offset)
+                if taken < k:
+                    taken += 1
+        if softmax and taken > 0:
+            peak = values[0]
+            for i in range(n):
+                if logits[i] > peak:
+                    peak = logits[i]
+            for i in range(n):
+                # inf - inf would be NaN; an infinite logit has all the probability.
+                if logits[i] == peak:
+                    total += 1.0
+                else:
+                    total += exp(logits[i] - peak)
+            for j in range(taken):
+                values[j] = <float>((1.0 if values[j] == peak else exp(values[j] - peak)) / total)
+    return ids_array[:taken], values_array[:taken]
+
+
+def argmax_upsampled(const float[:, :, ::1] scores not None, const float[:, :, ::1] values,
+                     const int32_t[::1] x0 not None, const float[::1] wx not None,
+                     const int32_t[::1] y0 not None, const float[::1] wy not None):
+    """Bilinear samples of (C, h, w) ``scores`` on a grid of H x W points, and their argmax.
+
+    Point (i, j) lies between rows y0[i] and y0[i] + 1 with weight wy[i] on the latter, and
+    likewise in x; an index past the last row or column means that one. A negative x0 or y0 is
+    outside: class 0, value 0. Ties go to the lower class.
+
+    Returns:
+        class uint16 [H, W]; and float32 [H, W], ``values`` (of the same shape as ``scores``; None
+        means the scores) of that class, sampled at the same point.
+    """
+    cdef Py_ssize_t classes = scores.shape[0], h = scores.shape[1], w = scores.shape[2]
+    cdef Py_ssize_t height = y0.shape[0], width = x0.shape[0], i, j, c, top, low, left, right
+    cdef float sample, fraction
+    if wx.shape[0] != width or wy.shape[0] != height or not 1 <= classes <= 65536:
+        raise ValueError("one weight per point, and 1...65536 classes")
+    if values is None:
+        values = scores
+    if values.shape[0] != classes or values.shape[1] != h or values.shape[2] != w:
+        raise ValueError("values of the shape of scores")
+    if (width and max(x0) >= w) or (height and max(y0) >= h):
+        raise IndexError(f"a point outside of {h} x {w} scores")
+    ids_array = np.zeros((height, width), dtype=np.uint16)
+    out_array = np.zeros((height, width), dtype=np.float32)
+    row_array = np.empty(w + 1, dtype=np.float32)
+    best_array = np.empty(width, dtype=np.float32)
+    cdef uint16_t[:, ::1] ids = ids_array
+    cdef float[:, ::1] out = out_array
+    cdef float[::1] row = row_array, best = best_array
+    with nogil:
+        for i in range(height):
+            top = y0[i]
+            if top < 0:
+                continue
+            low = top + 1 if top + 1 < h else h - 1
+            for c in range(classes):
+                # Blend the two source rows once per class; the image's row is mostly wider.
+                for j in range(w):
+                    row[j] = scores[c, top, j] + wy[i] * (scores[c, low, j] - scores[c, top, j])
+                row[w] = row[w - 1]
+                for j in range(width):
+                    left = x0[j]
+                    if left < 0:
+                        continue
+                    sample = row[left] + wx[j] * (row[left + 1] - row[left])
+                    if c == 0 or sample > best[j]:
+                        best[j] = sample
+                        ids[i, j] = <uint16_t>c
+            for j in range(width):
+                left = x0[j]
+                if left < 0:
+                    continue
+                right = left + 1 if left + 1 < w else w - 1
+                c = ids[i, j]
+                fraction = values[c, top, left] + wy[i] * (values[c, low, left]
+                                                           - values[c, top, left])
+                sample = values[c, top, right] + wy[i] * (values[c, low, right]
+                                                          - values[c, top, right])
+                out[i, j] = fraction + wx[j] * (sample - fraction)
+    return ids_array, out_array

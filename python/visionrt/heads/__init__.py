@@ -1,1 +1,35 @@
-"""One decoder per head (layout of raw outputs)."""
+"""Heads: one file per layout of raw outputs; each documents its head options."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from visionrt.heads.base import Frame, Head
+from visionrt.manifest import TensorInfo
+from visionrt.recipe import HEADS, Recipe
+
+__all__ = ["Frame", "Head", "head_for"]
+
+# Head -> module and class, so that a model loads the code of its own head only.
+_CLASSES = {
+    "classifier": ("classifier", "ClassifierHead"),
+    "ssd": ("ssd", "SsdHead"),
+    "yolo": ("yolo", "YoloHead"),
+    "yolox": ("yolox", "YoloxHead"),
+    "logits": ("logits", "LogitsHead"),
+    "keypoints": ("keypoints", "KeypointsHead"),
+}
+assert set(_CLASSES) == set(HEADS)
+
+
+def head_for(recipe: Recipe, outputs: Sequence[TensorInfo]) -> Head:
+    """The head that the recipe names, for a graph with these outputs.
+
+    Raises:
+        UsageError: head options that are unknown, ill-typed, or name no output.
+    """
+    module, name = _CLASSES[recipe.head]
+    cls = getattr(importlib.import_module(f"visionrt.heads.{module}"), name)
+    head: Head = cls(recipe, outputs)
+    return head

@@ -1,0 +1,125 @@
+"""Runs an ONNX graph with ONNX Runtime on the CPU: the default CPU twin."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from visionrt.backends.feeds import check_feeds, closed
+from visionrt.errors import MissingDependencyError, ModelError
+from visionrt.manifest import TensorInfo
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(uint16)": "uint16",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+
+
+class OnnxRuntimeBackend:
+    """An ONNX Runtime session; see :class:`visionrt.backends.base.Backend`. Thread-safe.
+
+    Args:
+        model: the ONNX bytes, or a path (which external data needs).
+        threads: that one run may use; default: one per physical core.
+        optimize: whether the graph may be rewritten. Without, the graph runs as it is written, as
+            a measurement of its quantization needs.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the graph.
+        MissingDependencyError: ``onnxruntime`` is not installed.
+    """
+
+    name = "onnxruntime"
+    device = "cpu"
+
+    def __init__(
+        self,
+        model: bytes | str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        optimize: bool = True,
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependencyError(
+                "the package onnxruntime", got=str(error), fix="pip install onnxruntime"
+            ) from error
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads or 0
+        settings.log_severity_level = 4  # what goes wrong is raised, and need not be printed too
+        if not optimize:
+            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model if isinstance(model, bytes) else os.fspath(model),
+                settings,
+                providers=["CPUExecutionProvider"],
+            )
+        # The binding's exceptions have no common base but Exception.
+        except Exception as error:
+            where = "the given bytes" if isinstance(model, bytes) else os.fspath(model)
+            raise ModelError(
+                f"an ONNX graph that ONNX Runtime {onnxruntime.__version__} can run in {where}",
+                got=_first_line(error),
+                fix="Check the model with trtconvert check.",
+            ) from error
+        self.inputs = tuple(_info(i) for i in self._session.get_inputs())
+        self.outputs = tuple(_info(o) for o in self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run once; see :meth:`visionrt.backends.base.Backend.run`. Releases the GIL.
+
+        Raises:
+            InputDataError: a missing input, or a wrong dtype or shape.
+            ModelError: a node fails.
+            UsageError: closed.
+        """
+        # A local reference keeps the session alive if another thread closes meanwhile.
+        session = self._session
+        if session is None:
+            raise closed(self.name)
+        check_feeds(self.inputs, feeds)
+        names = [o.name for o in self.outputs]
+        try:
+            arrays = session.run(names, dict(feeds))
+        except Exception as error:
+            raise ModelError(
+                "the graph to run",
+                got=_first_line(error),
+                fix="Check that the model works with this input size.",
+            ) from error
+        return dict(zip(names, arrays, strict=True))
+
+    def close(self) -> None:
+        """Release the session. May be called twice; runs under way end as usual."""
+        self._session = None
+
+
+def _info(arg: Any) -> TensorInfo:
+    # A size without a name gets one, so that it is never taken for a number.
+    shape = tuple(
+        s if isinstance(s, (int, str)) and s != "" else f"dim_{i}" for i, s in enumerate(arg.shape)
+    )
+    dtype = _DTYPES.get(arg.type)
+    if dtype is None:
+        raise ModelError(
+            f"a tensor of numbers for {arg.name}", got=arg.type, fix="Remove that input or output."
+        )
+    return TensorInfo(arg.name, dtype, shape)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

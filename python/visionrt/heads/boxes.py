@@ -1,0 +1,54 @@
+"""What all box heads do after decoding: filter classes, NMS, and back to the image's pixels."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visionrt import _core
+from visionrt.heads.base import Frame
+from visionrt.options import PredictOptions
+from visionrt.preprocess import boxes_to_image
+from visionrt.recipe import Recipe
+from visionrt.results import Detections
+
+# xyxy float32 [k, 4] in tensor pixels, score float32 [k], class id int32 [k], anchor int32 [k].
+Candidates: TypeAlias = tuple[
+    NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]
+]
+
+
+def detections_from(
+    candidates: Candidates, frame: Frame, options: PredictOptions, recipe: Recipe
+) -> Detections:
+    """Candidates above the threshold to final detections, best first.
+
+    ``classes`` filters before the NMS, so an unwanted class suppresses nothing.
+    """
+    boxes, scores, class_ids, _ = candidates
+    # FP16 can overflow to infinite or NaN codes; such a box has no place in an image.
+    usable = np.isfinite(boxes).all(axis=1)
+    if options.classes is not None:
+        usable &= np.isin(class_ids, options.classes)
+    if not usable.all():
+        boxes, scores, class_ids = boxes[usable], scores[usable], class_ids[usable]
+    groups = None if recipe.class_agnostic else class_ids
+    keep = _core.nms(boxes, scores, groups, options.iou, options.max_det)
+    return Detections(
+        image_hw=frame.image_hw,
+        names=recipe.labels,
+        xyxy=boxes_to_image(frame.geometry, boxes[keep]),
+        confidence=scores[keep],
+        class_id=class_ids[keep],
+    )
+
+
+def class_count(columns: int, box_columns: int, recipe: Recipe) -> int:
+    """Number of classes of an output with ``columns`` columns, by the labels where there are any.
+
+    Extra columns (mask coefficients) are allowed only when the labels say where classes end.
+    """
+    classes = columns - box_columns
+    return min(classes, len(recipe.labels)) if recipe.labels else classes

@@ -1,0 +1,81 @@
+"""The ``yolox`` head: boxes relative to grid cells of several strides, objectness, class scores.
+
+Output: [n, A, 5 + C], as the exporter writes it without ``decode_in_inference``; A is the number
+of cells of all strides. Scores are probabilities already.
+
+Head options:
+    output: name of the output; needed when there are several.
+    strides: default [8, 16, 32].
+    multi_label: whether one anchor may give several classes; default false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from visionrt import _core
+from visionrt.heads.base import (
+    Frame,
+    as_float32,
+    bad_option,
+    bad_shape,
+    check_options,
+    choice,
+    output_named,
+)
+from visionrt.heads.boxes import class_count, detections_from
+from visionrt.manifest import TensorInfo
+from visionrt.options import PredictOptions
+from visionrt.recipe import Recipe
+from visionrt.results import Detections
+
+
+class YoloxHead:
+    """See the module."""
+
+    def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
+        options = check_options(recipe, ("output", "strides", "multi_label"))
+        self._recipe = recipe
+        self._output = output_named(recipe, outputs).name
+        self._multi_label = choice(recipe, "multi_label", (False, True), False)
+        strides = options.get("strides", [8, 16, 32])
+        if not (
+            isinstance(strides, (list, tuple))
+            and strides
+            and all(isinstance(s, int) and s >= 1 for s in strides)
+        ):
+            raise bad_option(recipe, "strides", "a list of integers above 0", strides)
+        self._strides = list(strides)
+        height, width = recipe.preprocess.size
+        self._cells = sum((height // s) * (width // s) for s in strides)
+
+    def decode(
+        self,
+        outputs: Mapping[str, NDArray[Any]],
+        frames: Sequence[Frame],
+        options: PredictOptions,
+    ) -> list[Detections]:
+        """One :class:`Detections` per frame. A score must be above ``confidence``."""
+        raw = as_float32(outputs[self._output])
+        if raw.ndim != 3 or raw.shape[:2] != (len(frames), self._cells) or raw.shape[2] <= 5:
+            raise bad_shape(self._output, f"[{len(frames)}, {self._cells}, 5 + classes]", raw.shape)
+        classes = class_count(raw.shape[2], 5, self._recipe)
+        return [
+            detections_from(
+                _core.decode_yolox(
+                    raw[i],
+                    self._recipe.preprocess.size,
+                    classes,
+                    options.confidence,
+                    strides=self._strides,
+                    multi_label=self._multi_label,
+                ),
+                frame,
+                options,
+                self._recipe,
+            )
+            for i, frame in enumerate(frames)
+        ]

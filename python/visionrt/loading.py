@@ -1,0 +1,270 @@
+"""Opens a file and chooses what runs it: the first usable GPU plan, or else the CPU twin."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from visionrt.backends import open_twin
+from visionrt.backends.base import Backend
+from visionrt.engine_file import EngineFile
+from visionrt.errors import (
+    EngineFileError,
+    MissingDependencyError,
+    ModelError,
+    UsageError,
+    VisionrtError,
+)
+from visionrt.manifest import Manifest, PlanInfo
+from visionrt.pipeline import Model
+from visionrt.recipe import Recipe
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_ZIP_MAGIC = b"PK"
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    backend: str | None = None,
+    threads: int | None = None,
+    recipe: Recipe | None = None,
+) -> Model:
+    """Open an engine file, a raw plan, an Ultralytics engine, or an ONNX model. Blocks.
+
+    Args:
+        path: of the file; what it is is told from its content.
+        device: ``auto`` (a GPU if a plan in the file can run here, else the CPU), ``cpu``, or
+            ``cuda:N``, which never falls back to the CPU.
+        backend: ``onnxruntime`` or ``openvino``, for the CPU; means ``device="cpu"`` when that is
+            ``auto``.
+        threads: that one run on the CPU may use; default: the back end's choice.
+        recipe: replaces the file's; needed where the file has none (raw plans, ONNX).
+
+    Raises:
+        EngineFileError: damaged, unsafe, of a newer version, or without anything for ``device``.
+        MissingDependencyError: a library, driver or GPU that ``device`` needs is not here.
+        ModelError: the back end refuses the graph, or it does not fit the recipe.
+        UsageError: a bad ``device``, ``backend`` or ``threads``, or no recipe.
+    """
+    if not _DEVICE.fullmatch(device):
+        raise UsageError(
+            "device: auto, cpu, cuda or cuda:N", got=repr(device), fix="Name one of them."
+        )
+    if backend is not None and device.startswith("cuda"):
+        raise UsageError(
+            f"no backend with device {device}: a plan names its own",
+            got=repr(backend),
+            fix='Leave it out, or give device="cpu".',
+        )
+    if device == "cuda":
+        device = "cuda:0"
+    if backend is not None:
+        device = "cpu"
+    path = Path(path)
+    magic = _first_bytes(path)
+    if magic.startswith(_ZIP_MAGIC):
+        return _load_engine_file(path, device, backend, threads, recipe)
+    if path.suffix.lower() == ".onnx":
+        return _load_onnx(path, device, backend, threads, recipe)
+    return _load_plan(path, device, recipe)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something in the file that could run it: what it is, and how to open it."""
+
+    title: str
+    open: Callable[[], Backend]
+
+
+def first_usable(candidates: list[Candidate]) -> tuple[Backend, list[str]]:
+    """Open the first candidate that opens, with a line of explanation for each up to it.
+
+    Raises:
+        VisionrtError: none did. The last one's error class, with the reasons of all.
+    """
+    notes: list[str] = []
+    last: VisionrtError | None = None
+    for candidate in candidates:
+        try:
+            backend = candidate.open()
+        except (MissingDependencyError, EngineFileError, ModelError) as error:
+            notes.append(f"not used: {candidate.title}: {error.got}")
+            last = error
+        else:
+            used = f"used: {candidate.title}, by {backend.name} on {backend.device}"
+            return backend, [used, *notes]
+    if last is None:
+        raise EngineFileError(
+            "something to run on this device", got="nothing", fix="Build with more targets."
+        )
+    if len(notes) == 1:
+        raise last
+    raise type(last)(last.expected, got="; ".join(notes), fix=last.fix) from last
+
+
+def _load_engine_file(
+    path: Path, device: str, backend: str | None, threads: int | None, recipe: Recipe | None
+) -> Model:
+    with EngineFile(path) as file:
+        manifest = file.manifest
+        candidates: list[Candidate] = []
+        notes: list[str] = []
+        if device == "cpu":
+            notes = [f"not used: {_title(p)}: the CPU was asked for" for p in manifest.plans]
+        elif manifest.plans:
+            _check_gpu_options(threads, device)
+            gpu = "cuda:0" if device == "auto" else device
+            candidates, notes = _plan_candidates(file, gpu)
+        if not device.startswith("cuda") and manifest.twin is not None:
+            twin = manifest.twin
+            candidates.append(
+                Candidate(
+                    f"CPU twin ({manifest.twin_precision})",
+                    lambda: open_twin(file.read(twin), backend=backend, threads=threads),
+                )
+            )
+        if not candidates:
+            raise _nothing_runs(manifest, path, device, notes)
+        opened, lines = first_usable(candidates)
+    lines += [
+        f"not used: CPU twin ({manifest.twin_precision}): {device} was asked for or a plan runs"
+    ] * (manifest.twin is not None and not lines[0].startswith("used: CPU"))
+    return _model(recipe or manifest.recipe, opened, manifest.name, [*lines, *notes])
+
+
+def _plan_candidates(file: EngineFile, device: str) -> tuple[list[Candidate], list[str]]:
+    """A candidate per plan; or none, and the reason, where no plan can run on this machine."""
+    from visionrt.device import device_index, gpu_problem
+
+    plans = file.manifest.plans
+    problem = gpu_problem(device_index(device))
+    if problem:
+        # Without the hashing of plans that cannot be used anyway.
+        return [], [f"not used: {_title(plan)}: {problem}" for plan in plans]
+
+    def opener(plan: PlanInfo) -> Callable[[], Backend]:
+        from visionrt.backends.tensorrt import open_plan
+
+        return lambda: open_plan(file.read(plan.member), info=plan, device=device)
+
+    return [Candidate(_title(plan), opener(plan)) for plan in plans], []
+
+
+def _nothing_runs(manifest: Manifest, path: Path, device: str, notes: list[str]) -> VisionrtError:
+    if notes and device != "cpu":
+        return MissingDependencyError(
+            f"a GPU that can run a plan of {path.name}",
+            got="; ".join(notes),
+            fix='Run visionrt doctor, or load with device="cpu" if the file has a CPU twin.',
+        )
+    has = ", ".join(plan.target for plan in manifest.plans) or "only a CPU twin"
+    return EngineFileError(
+        f"something in {path.name} that runs on {device}",
+        got=f"a file built for {has}",
+        fix="Build it with --target cpu." if device == "cpu" else "Build it with a GPU target.",
+    )
+
+
+def _load_onnx(
+    path: Path, device: str, backend: str | None, threads: int | None, recipe: Recipe | None
+) -> Model:
+    if recipe is None:
+        raise _no_recipe(path, "Give a recipe, or convert the model with trtconvert build.")
+    if device.startswith("cuda"):
+        raise EngineFileError(
+            f"a plan in {path.name} for {device}",
+            got="an ONNX model, which runs on the CPU",
+            fix="Convert it with trtconvert build.",
+        )
+    opened, lines = first_usable(
+        [Candidate("ONNX model", lambda: open_twin(path, backend=backend, threads=threads))]
+    )
+    return _model(recipe, opened, path.stem, lines)
+
+
+def _load_plan(path: Path, device: str, recipe: Recipe | None) -> Model:
+    from visionrt import plan_header
+
+    with _reading(path):
+        data = path.read_bytes()
+    header = plan_header.describe(data)
+    if header.kind == plan_header.ULTRALYTICS:
+        metadata, data = plan_header.split_ultralytics(data)
+        if recipe is None:
+            from visionrt.ultralytics import recipe_from_metadata
+
+            recipe = recipe_from_metadata(metadata)
+    elif header.kind == plan_header.ONNX:
+        raise UsageError(
+            "an ONNX model in a file that ends in .onnx", got=path.name, fix="Rename it."
+        )
+    elif not header.library:
+        raise EngineFileError(
+            f"an engine file, a TensorRT plan or an ONNX model at {path}",
+            got=str(header),
+            fix="Check the path; build engine files with trtconvert build.",
+        )
+    if device == "cpu":
+        raise EngineFileError(
+            f"something in {path.name} that runs on the CPU",
+            got=str(header),
+            fix="Build an engine file with --target cpu from the ONNX model.",
+        )
+    if recipe is None:
+        raise _no_recipe(path, "Give a recipe: a plan does not say how images go in and out.")
+    gpu = "cuda:0" if device == "auto" else device
+
+    def open_it() -> Backend:
+        from visionrt.backends.tensorrt import open_plan
+
+        return open_plan(data, info=None, device=gpu)
+
+    opened, lines = first_usable([Candidate(str(header), open_it)])
+    return _model(recipe, opened, path.stem, lines)
+
+
+def _model(recipe: Recipe, backend: Backend, name: str, notes: list[str]) -> Model:
+    try:
+        return Model(recipe, backend, name=name, notes=notes)
+    except BaseException:
+        backend.close()
+        raise
+
+
+def _title(plan: PlanInfo) -> str:
+    return f"{plan.target} plan ({plan.backend} {plan.library_version})"
+
+
+def _check_gpu_options(threads: int | None, device: str) -> None:
+    if threads is not None and device.startswith("cuda"):
+        raise UsageError(
+            f"no threads with device {device}", got=str(threads), fix='Use device="cpu".'
+        )
+
+
+def _no_recipe(path: Path, fix: str) -> UsageError:
+    return UsageError(f"a recipe for {path.name}, which has none inside", got="none", fix=fix)
+
+
+def _first_bytes(path: Path) -> bytes:
+    with _reading(path), path.open("rb") as stream:
+        return stream.read(len(_ZIP_MAGIC))
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise EngineFileError(
+            f"a readable engine file at {path}",
+            got=(getattr(error, "strerror", None) or str(error)).lower(),
+            fix="Check the path.",
+        ) from error
