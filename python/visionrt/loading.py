@@ -20,7 +20,7 @@ from visionrt.errors import (
     VisionrtError,
 )
 from visionrt.manifest import Manifest, PlanInfo
-from visionrt.pipeline import Model
+from visionrt.pipeline import WORKERS, Model
 from visionrt.recipe import Recipe
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -140,21 +140,21 @@ def _load_engine_file(
 
 
 def _plan_candidates(file: EngineFile, device: str) -> tuple[list[Candidate], list[str]]:
-    """A candidate per plan; or none, and the reason, where no plan can run on this machine."""
-    from visionrt.device import device_index, gpu_problem
-
-    plans = file.manifest.plans
-    problem = gpu_problem(device_index(device))
-    if problem:
-        # Without the hashing of plans that cannot be used anyway.
-        return [], [f"not used: {_title(plan)}: {problem}" for plan in plans]
+    """A candidate per plan that may run on this machine, and why each other one cannot."""
+    from visionrt.backends.tensorrt import open_plan, plan_problem
 
     def opener(plan: PlanInfo) -> Callable[[], Backend]:
-        from visionrt.backends.tensorrt import open_plan
+        return lambda: open_plan(file.read(plan.member), info=plan, device=device, lanes=WORKERS)
 
-        return lambda: open_plan(file.read(plan.member), info=plan, device=device)
-
-    return [Candidate(_title(plan), opener(plan)) for plan in plans], []
+    candidates, notes = [], []
+    for plan in file.manifest.plans:
+        # Told from the manifest: a large member is not read and hashed in vain.
+        problem = plan_problem(plan, device)
+        if problem:
+            notes.append(f"not used: {_title(plan)}: {problem}")
+        else:
+            candidates.append(Candidate(_title(plan), opener(plan)))
+    return candidates, notes
 
 
 def _nothing_runs(manifest: Manifest, path: Path, device: str, notes: list[str]) -> VisionrtError:
@@ -224,7 +224,7 @@ def _load_plan(path: Path, device: str, recipe: Recipe | None) -> Model:
     def open_it() -> Backend:
         from visionrt.backends.tensorrt import open_plan
 
-        return open_plan(data, info=None, device=gpu)
+        return open_plan(data, info=None, device=gpu, lanes=WORKERS)
 
     opened, lines = first_usable([Candidate(str(header), open_it)])
     return _model(recipe, opened, path.stem, lines)

@@ -24,6 +24,10 @@ from visionrt.recipe import Recipe
 from visionrt.results import ImageRef, Result
 from visionrt.streaming import ordered_results
 
+WORKERS = 2  # threads behind submit and stream: while one is in the engine, the other decodes
+
+_STAGES = ("decode", "preprocess", "inference", "postprocess")
+
 
 class Model:
     """A recipe and an engine, ready to be called. Safe from several threads.
@@ -51,7 +55,7 @@ class Model:
         name: str = "",
         notes: Sequence[str] = (),
         max_batch: int = 8,
-        workers: int = 2,
+        workers: int = WORKERS,
         _shared: SharedBackend | None = None,
     ) -> None:
         self.recipe = recipe
@@ -248,9 +252,6 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<Model {self.name} ({self.task}) on {self.device} by {self.backend.name}>"
-
-
-_STAGES = ("decode", "preprocess", "inference", "postprocess")
 
 
 def image_input(recipe: Recipe, inputs: Sequence[TensorInfo]) -> TensorInfo:
