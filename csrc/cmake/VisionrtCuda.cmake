@@ -52,7 +52,7 @@ if(nvcc AND VISIONRT_KERNELS)
     set(fatbin "${CMAKE_BINARY_DIR}/${stem}.fatbin")
     add_custom_command(
       OUTPUT "${fatbin}"
-      COMMAND "${nvcc}" -std=c++17 -O3 -fatbin -compress-all --fmad=false --threads 2
+      COMMAND "${nvcc}" -std=c++17 -O3 -fatbin -Xfatbin=-compress-all --fmad=false --threads 2
               -I "${CMAKE_SOURCE_DIR}/csrc" ${gencode} -o "${fatbin}" "${source}"
       DEPENDS "${source}" ${kernel_headers}
       COMMENT "nvcc ${stem}.cu"

@@ -87,6 +87,21 @@ struct SsdHead {
   float input_width = 0.0f;
 };
 
+// The largest raw score of an anchor and the sum of e^(score - largest) over all its classes. The
+// sum runs in 32 lanes (class modulo 32), which are then added in halves.
+struct Softmax {
+  float largest = 0.0f;
+  float sum = 1.0f;
+};
+
+VISIONRT_HD float activated_score(float raw, Activation activation, const Softmax& softmax) {
+  if (activation == Activation::kSigmoid) return sigmoid_float32(raw);
+  if (activation == Activation::kSoftmax) {
+    return exp_float32(raw - softmax.largest) / softmax.sum;
+  }
+  return raw;
+}
+
 struct Candidates {
   std::vector<Box> boxes;
   std::vector<float> scores;
