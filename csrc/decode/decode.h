@@ -11,6 +11,7 @@
 //   source_index = anchor * num_classes + class, by which NMS breaks ties: the survivors are equal.
 // - More than max_candidates: the highest scores stay, ties to the lower source index. On CUDA the
 //   buffers hold whatever can pass (decode_capacity) and NMS applies max_candidates.
+// - A box may be NaN or infinite when its code is; NMS leaves NaN boxes out.
 #pragma once
 
 #include <cstddef>

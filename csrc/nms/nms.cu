@@ -11,8 +11,8 @@
 // Numerics: float32 as in nms/box.h, contraction off: the CPU back end's indices, bit for bit.
 //
 // Byte formulas: n candidates, m <= n of them sorted, k kept, all per image.
-// budget: nms_rank registers<=64 spills=0 shared<=2048 bytes="24*n*(n/256+1) + 24*m + 4"
-// budget: nms_greedy registers<=64 spills=0 shared<=5120 bytes="24*m + 20*k*(m/128+1) + 52*k + 4"
+// budget: nms_rank registers<=64 spills=0 shared<=2048 bytes="24*n*(n/256+2) + 44*m + 4"
+// budget: nms_greedy registers<=64 spills=0 shared<=5120 bytes="20*m + 20*k*(m/128+1) + 56*k + 4"
 #include "nms/box_device.cuh"
 #include "nms/nms_kernels.h"
 
@@ -81,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(kRankThreads)
 extern "C" __global__ void __launch_bounds__(kGreedyThreads)
     nms_greedy(NmsInputs inputs, NmsOptions options, SortedCandidates sorted, KeptList kept,
                NmsOutputs outputs) {
-  __shared__ alignas(16) Box boxes[kChunk];
+  alignas(16) __shared__ Box boxes[kChunk];
   __shared__ std::int32_t class_ids[kChunk];
   __shared__ unsigned overlaps[kChunk][kWords];
   __shared__ unsigned removed[kWords];
