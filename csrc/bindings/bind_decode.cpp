@@ -155,6 +155,86 @@ CandidateArrays decode_ssd(const FloatArray& box_codes, const FloatArray& scores
   return to_arrays(found);
 }
 
+// Where candidates go on the device: boxes, scores, class_ids, source_index, counts.
+using BufferAddresses = std::array<std::uintptr_t, 5>;
+
+CandidateBuffers buffers_at(const BufferAddresses& addresses, std::int32_t batch,
+                            std::int32_t capacity) {
+  return {reinterpret_cast<Box*>(addresses[0]),
+          reinterpret_cast<float*>(addresses[1]),
+          reinterpret_cast<std::int32_t*>(addresses[2]),
+          reinterpret_cast<std::int32_t*>(addresses[3]),
+          reinterpret_cast<std::int32_t*>(addresses[4]),
+          batch,
+          capacity};
+}
+
+const float* floats_at(std::uintptr_t address) { return reinterpret_cast<const float*>(address); }
+
+void cuda_decode_yolo(std::uintptr_t output, std::int32_t batch, const std::string& form,
+                      std::int32_t anchors, std::int32_t columns, std::int32_t num_classes,
+                      float score_threshold, const BufferAddresses& candidates,
+                      std::int32_t capacity, cuda::StreamHandle stream, bool multi_label) {
+  const bool transposed = form == "v8";
+  const YoloHead head =
+      yolo_head(form, transposed ? columns : anchors, transposed ? anchors : columns, num_classes);
+  decode_yolo_cuda(floats_at(output), head, {score_threshold, multi_label},
+                   buffers_at(candidates, batch, capacity), stream);
+}
+
+void cuda_decode_yolox(std::uintptr_t output, std::int32_t batch,
+                       const std::array<std::int32_t, 2>& input_hw, std::int32_t anchors,
+                       std::int32_t columns, std::int32_t num_classes, float score_threshold,
+                       const BufferAddresses& candidates, std::int32_t capacity,
+                       cuda::StreamHandle stream, const std::vector<std::int32_t>& strides,
+                       bool multi_label) {
+  check_classes(num_classes, anchors);
+  check_columns(columns, 5, num_classes);
+  const YoloxHead head =
+      yolox_head(anchors, columns, num_classes, input_hw[0], input_hw[1], strides);
+  decode_yolox_cuda(floats_at(output), head, {score_threshold, multi_label},
+                    buffers_at(candidates, batch, capacity), stream);
+}
+
+void cuda_decode_ssd(std::uintptr_t box_codes, std::uintptr_t scores, std::uintptr_t anchor_boxes,
+                     std::int32_t batch, std::int32_t anchors, std::int32_t num_classes,
+                     const std::array<std::int32_t, 2>& input_hw, float score_threshold,
+                     const BufferAddresses& candidates, std::int32_t capacity,
+                     cuda::StreamHandle stream, const std::array<float, 4>& variances,
+                     const std::string& activation, std::int32_t background, bool multi_label) {
+  const SsdHead head = ssd_head(anchors, num_classes, input_hw, variances, activation, background);
+  decode_ssd_cuda(floats_at(box_codes), floats_at(scores), floats_at(anchor_boxes), head,
+                  {score_threshold, multi_label}, buffers_at(candidates, batch, capacity), stream);
+}
+
+void bind_cuda_decode(py::module_& m) {
+  using Unlocked = py::call_guard<py::gil_scoped_release>;
+  m.def("decode_capacity", &decode_capacity, py::arg("anchors"), py::arg("num_classes"),
+        py::arg("multi_label") = false,
+        "Candidates an image can give: the least capacity the cuda_decode functions take.");
+  m.def("cuda_decode_yolo", &cuda_decode_yolo, Unlocked(), py::arg("output"), py::arg("batch"),
+        py::arg("form"), py::arg("anchors"), py::arg("columns"), py::arg("num_classes"),
+        py::arg("score_threshold"), py::arg("candidates"), py::arg("capacity"), py::arg("stream"),
+        py::arg("multi_label") = false,
+        "Queues decode_yolo of a batch on the stream. output: device address of float32 [batch,\n"
+        "...] in the form's layout. candidates: addresses of boxes [batch, capacity, 4], scores,\n"
+        "class_ids, source_index [batch, capacity] and counts [batch]; the order is arbitrary,\n"
+        "source_index = anchor * num_classes + class. Does not block. Raises DriverError.");
+  m.def("cuda_decode_yolox", &cuda_decode_yolox, Unlocked(), py::arg("output"), py::arg("batch"),
+        py::arg("input_hw"), py::arg("anchors"), py::arg("columns"), py::arg("num_classes"),
+        py::arg("score_threshold"), py::arg("candidates"), py::arg("capacity"), py::arg("stream"),
+        py::arg("strides") = std::vector<std::int32_t>{8, 16, 32}, py::arg("multi_label") = false,
+        "Queues decode_yolox of a batch on the stream; arguments as cuda_decode_yolo.");
+  m.def("cuda_decode_ssd", &cuda_decode_ssd, Unlocked(), py::arg("box_codes"), py::arg("scores"),
+        py::arg("anchor_boxes"), py::arg("batch"), py::arg("anchors"), py::arg("num_classes"),
+        py::arg("input_hw"), py::arg("score_threshold"), py::arg("candidates"), py::arg("capacity"),
+        py::arg("stream"), py::arg("variances") = std::array<float, 4>{10.0f, 10.0f, 5.0f, 5.0f},
+        py::arg("activation") = "none", py::arg("background") = 0, py::arg("multi_label") = false,
+        "Queues decode_ssd of a batch on the stream. box_codes [batch, anchors, 4] and scores\n"
+        "[batch, anchors, num_classes] per image, anchor_boxes [anchors, 4] shared; candidates as\n"
+        "cuda_decode_yolo.");
+}
+
 }  // namespace
 
 void bind_decode(py::module_& m) {
@@ -177,6 +257,7 @@ void bind_decode(py::module_& m) {
         "Candidates of an SSD head: box_codes float32 [N, 4] (ty, tx, th, tw), scores float32\n"
         "[N, C], anchors float32 [N, 4] (cy, cx, h, w) normalised. Class ids are the columns of\n"
         "scores; background -1: none. Returns as decode_yolo.");
+  bind_cuda_decode(m);
 }
 
 }  // namespace visionrt

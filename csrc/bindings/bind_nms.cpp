@@ -79,6 +79,32 @@ std::pair<IntArray, IntArray> nms_batched(const FloatArray& boxes, const FloatAr
   return {std::move(kept), std::move(kept_counts)};
 }
 
+NmsOptions cuda_options(float iou_threshold, std::int32_t max_det, std::int32_t max_candidates,
+                        bool class_aware) {
+  return {iou_threshold, max_det, max_candidates, class_aware};
+}
+
+// Device addresses arrive as integers; 0 is null.
+void cuda_nms(std::uintptr_t boxes, std::uintptr_t scores, std::uintptr_t class_ids,
+              std::uintptr_t source_index, std::uintptr_t counts, std::int32_t batch,
+              std::int32_t capacity, float iou_threshold, std::int32_t max_det,
+              std::uintptr_t workspace, std::size_t workspace_bytes, std::uintptr_t kept,
+              std::uintptr_t kept_counts, cuda::StreamHandle stream, std::uintptr_t detections,
+              bool class_aware, std::int32_t max_candidates) {
+  const NmsInputs inputs{reinterpret_cast<const Box*>(boxes),
+                         reinterpret_cast<const float*>(scores),
+                         reinterpret_cast<const std::int32_t*>(class_ids),
+                         reinterpret_cast<const std::int32_t*>(source_index),
+                         reinterpret_cast<const std::int32_t*>(counts),
+                         batch,
+                         capacity};
+  const NmsOutputs outputs{reinterpret_cast<std::int32_t*>(kept),
+                           reinterpret_cast<std::int32_t*>(kept_counts),
+                           reinterpret_cast<Detection*>(detections)};
+  nms_cuda(inputs, cuda_options(iou_threshold, max_det, max_candidates, class_aware),
+           reinterpret_cast<void*>(workspace), workspace_bytes, outputs, stream);
+}
+
 }  // namespace
 
 void bind_nms(py::module_& m) {
@@ -94,6 +120,27 @@ void bind_nms(py::module_& m) {
         py::arg("source_index") = py::none(), py::arg("max_candidates") = no_limit,
         "NMS of a batch on the CPU: boxes float32 [batch, n, 4], of which counts[i] are read.\n"
         "Returns (int32 [batch, max_det] padded with -1, int32 [batch]). Releases the GIL.");
+  m.def(
+      "cuda_nms_workspace_bytes",
+      [](std::int32_t batch, std::int32_t capacity, std::int32_t max_det,
+         std::int32_t max_candidates) {
+        return nms_cuda_workspace_bytes(batch, capacity,
+                                        cuda_options(0.5f, max_det, max_candidates, true));
+      },
+      py::arg("batch"), py::arg("capacity"), py::arg("max_det"),
+      py::arg("max_candidates") = no_limit,
+      "Bytes of 256-byte aligned device memory that cuda_nms needs for these sizes.");
+  m.def("cuda_nms", &cuda_nms, py::arg("boxes"), py::arg("scores"), py::arg("class_ids"),
+        py::arg("source_index"), py::arg("counts"), py::arg("batch"), py::arg("capacity"),
+        py::arg("iou_threshold"), py::arg("max_det"), py::arg("workspace"),
+        py::arg("workspace_bytes"), py::arg("kept"), py::arg("kept_counts"), py::arg("stream"),
+        py::arg("detections") = 0, py::arg("class_aware") = true,
+        py::arg("max_candidates") = no_limit, py::call_guard<py::gil_scoped_release>(),
+        "Queues NMS of a batch on the stream; device addresses are integers, 0 is none. boxes\n"
+        "float32 [batch, capacity, 4], scores, class_ids, source_index [batch, capacity], counts\n"
+        "int32 [batch]. Writes kept int32 [batch, max_det] (then -1), kept_counts int32 [batch],\n"
+        "and detections [batch, max_det] of 24 bytes: x1 y1 x2 y2 score float32, class_id int32.\n"
+        "Does not block. Raises DriverError when the driver is missing or refuses.");
 }
 
 }  // namespace visionrt

@@ -11,6 +11,7 @@
 //   source_index = anchor * num_classes + class, by which NMS breaks ties: the survivors are equal.
 // - More than max_candidates: the highest scores stay, ties to the lower source index. On CUDA the
 //   buffers hold whatever can pass (decode_capacity) and NMS applies max_candidates.
+// - A box may be NaN or infinite when its code is; NMS leaves NaN boxes out.
 #pragma once
 
 #include <cstddef>
@@ -86,6 +87,21 @@ struct SsdHead {
   float input_height = 0.0f;
   float input_width = 0.0f;
 };
+
+// The largest raw score of an anchor and the sum of e^(score - largest) over all its classes. The
+// sum runs in 32 lanes (class modulo 32), which are then added in halves.
+struct Softmax {
+  float largest = 0.0f;
+  float sum = 1.0f;
+};
+
+VISIONRT_HD float activated_score(float raw, Activation activation, const Softmax& softmax) {
+  if (activation == Activation::kSigmoid) return sigmoid_float32(raw);
+  if (activation == Activation::kSoftmax) {
+    return exp_float32(raw - softmax.largest) / softmax.sum;
+  }
+  return raw;
+}
 
 struct Candidates {
   std::vector<Box> boxes;

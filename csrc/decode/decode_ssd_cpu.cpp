@@ -27,26 +27,19 @@ float best_foreground(const float* scores, const SsdHead& head) {
   return max_above(scores + background + 1, count - background - 1, before);
 }
 
-// Activation of one score of an anchor. `largest` and `sum` are the softmax's.
-struct ScoreOf {
-  Activation activation;
-  float largest = 0.0f;
-  float sum = 1.0f;
-
-  ScoreOf(const float* scores, const SsdHead& head) : activation(head.activation) {
-    if (activation != Activation::kSoftmax) return;
-    largest = max_above(scores, static_cast<std::size_t>(head.num_classes), kLowest);
-    sum = 0.0f;
-    for (std::int32_t id = 0; id < head.num_classes; ++id) {
-      sum += exp_float32(scores[id] - largest);
-    }
+Softmax softmax_of(const float* scores, std::int32_t count) {
+  Softmax softmax{max_above(scores, static_cast<std::size_t>(count), kLowest), 0.0f};
+  constexpr std::int32_t kLanes = 32;
+  float lanes[kLanes] = {};
+  for (std::int32_t id = 0; id < count; ++id) {
+    lanes[id % kLanes] += exp_float32(scores[id] - softmax.largest);
   }
-  float operator()(float raw) const {
-    if (activation == Activation::kSigmoid) return sigmoid_float32(raw);
-    if (activation == Activation::kSoftmax) return exp_float32(raw - largest) / sum;
-    return raw;
+  for (std::int32_t half = kLanes / 2; half > 0; half /= 2) {
+    for (std::int32_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
   }
-};
+  softmax.sum = lanes[0];
+  return softmax;
+}
 
 }  // namespace
 
@@ -66,11 +59,12 @@ Candidates decode_ssd_cpu(const float* box_codes, const float* scores, const flo
         best - row[head.background] < floor) {
       continue;
     }
-    const ScoreOf score_of(row, head);
+    const Softmax softmax =
+        head.activation == Activation::kSoftmax ? softmax_of(row, head.num_classes) : Softmax{};
     const std::ptrdiff_t code = static_cast<std::ptrdiff_t>(anchor) * 4;
     for (std::int32_t id = 0; id < head.num_classes; ++id) {
       if (id == head.background || !(options.multi_label || row[id] == best)) continue;
-      const float score = score_of(row[id]);
+      const float score = activated_score(row[id], head.activation, softmax);
       if (score > threshold) {
         found.append(box_from_anchor(box_codes + code, anchors + code, head.scales,
                                      head.input_height, head.input_width),

@@ -1,0 +1,26 @@
+// CUDA back end of the YOLOX head: threshold, decode and compaction in one launch.
+//
+// Mapping: one warp per anchor, lanes over classes; most warps read one objectness and leave. Grid
+// (anchors / 4, batch), 128 threads.
+// Numerics: float32 as in decode/box_codes.h, exp included, contraction off: the CPU back end's
+// bits.
+//
+// Byte formulas: n anchors, p of them above the threshold, c classes, k candidates, all per image.
+// budget: decode_yolox registers<=64 spills=0 shared<=0 bytes="4*n + 4*p*c + 44*k"
+#include "decode/emit.cuh"
+
+namespace visionrt {
+
+extern "C" __global__ void __launch_bounds__(kDecodeThreads)
+    decode_yolox(const float* __restrict__ output, YoloxHead head, DecodeOptions options,
+                 CandidateBuffers out) {
+  const std::int32_t anchor = blockIdx.x * kRowsPerBlock + threadIdx.x / 32;
+  const std::int32_t image = blockIdx.y;
+  if (anchor >= head.anchors) return;
+  const float* row =
+      output + (static_cast<std::size_t>(image) * head.anchors + anchor) * head.columns;
+  scan_row(row, true, head.num_classes, options, image, anchor, out,
+           [&head, anchor](const float* code) { return yolox_box(head, code, anchor); });
+}
+
+}  // namespace visionrt

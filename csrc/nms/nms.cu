@@ -1,0 +1,196 @@
+// CUDA back end of nms.h: two launches, all on the device.
+//
+// nms_rank: one thread per candidate counts how many candidates come before it; that is its place.
+//   Mapping: grid (capacity / 256 + 1, batch), 256 threads; blocks past the count leave at once.
+//   A rank sort does n^2 comparisons, but in parallel over the whole GPU, in one launch, and
+//   detectors leave hundreds to a few thousand candidates. Bytes: every block reads all n keys.
+// nms_greedy: one block per image walks the places in chunks of 128, and ends at max_det.
+//   Mapping: grid batch, 512 threads. Each chunk: (1) test against the kept boxes, 4 threads per
+//   candidate; (2) overlap bits of the chunk's pairs, one warp per row; (3) one thread walks the
+//   bits; (4) the survivors are written side by side.
+// Numerics: float32 as in nms/box.h, contraction off: the CPU back end's indices, bit for bit.
+//
+// Byte formulas: n candidates, m <= n of them sorted, k kept, all per image.
+// budget: nms_rank registers<=64 spills=0 shared<=2048 bytes="24*n*(n/256+2) + 44*m + 4"
+// budget: nms_greedy registers<=64 spills=0 shared<=5120 bytes="20*m + 20*k*(m/128+1) + 56*k + 4"
+#include "nms/box_device.cuh"
+#include "nms/nms_kernels.h"
+
+namespace visionrt {
+namespace {
+
+using Key = unsigned long long;
+constexpr Key kNeverKept = ~0ull;
+
+// Orders by score descending, then source index ascending. No eligible candidate has kNeverKept:
+// a source index is below 2^31.
+__device__ __forceinline__ Key key_of(const NmsInputs& inputs, std::size_t image_start,
+                                      std::int32_t i, std::int32_t count) {
+  if (i >= count) return kNeverKept;
+  const std::size_t at = image_start + i;
+  const float score = inputs.scores[at];
+  if (!is_eligible(load_box(inputs.boxes, at), score)) return kNeverKept;
+  const std::int32_t source = inputs.source_index == nullptr ? i : inputs.source_index[at];
+  return static_cast<Key>(descending_key(score)) << 32 | static_cast<std::uint32_t>(source);
+}
+
+constexpr std::int32_t kChunk = 128;
+constexpr std::int32_t kWords = kChunk / 32;
+constexpr std::int32_t kParts = kGreedyThreads / kChunk;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ __forceinline__ bool bit_of(const unsigned* words, std::int32_t i) {
+  return (words[i / 32] >> (i % 32) & 1u) != 0;
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(kRankThreads)
+    nms_rank(NmsInputs inputs, SortedCandidates sorted) {
+  __shared__ Key tile[kRankThreads];
+  const std::int32_t image = blockIdx.y;
+  const std::size_t image_start = static_cast<std::size_t>(image) * inputs.capacity;
+  std::int32_t count = inputs.capacity;
+  if (inputs.counts != nullptr) count = max(0, min(count, inputs.counts[image]));
+  const std::int32_t first = blockIdx.x * kRankThreads;
+  if (first > count) return;
+
+  const std::int32_t i = first + static_cast<std::int32_t>(threadIdx.x);
+  const Key own = key_of(inputs, image_start, i, count);
+  std::int32_t rank = 0;
+  for (std::int32_t start = 0; start < count; start += kRankThreads) {
+    tile[threadIdx.x] =
+        key_of(inputs, image_start, start + static_cast<std::int32_t>(threadIdx.x), count);
+    __syncthreads();
+#pragma unroll 16
+    for (std::int32_t j = 0; j < kRankThreads; ++j) rank += tile[j] < own ? 1 : 0;
+    __syncthreads();
+  }
+
+  // The place one past the last candidate has the key kNeverKept: its rank is how many are
+  // eligible.
+  if (i == count) sorted.counts[image] = min(rank, sorted.limit);
+  if (own == kNeverKept || rank >= sorted.limit) return;
+  const std::size_t from = image_start + i;
+  const std::size_t to = static_cast<std::size_t>(image) * sorted.limit + rank;
+  store_box(sorted.boxes, to, load_box(inputs.boxes, from));
+  sorted.class_ids[to] = inputs.class_ids == nullptr ? 0 : inputs.class_ids[from];
+  sorted.positions[to] = i;
+}
+
+extern "C" __global__ void __launch_bounds__(kGreedyThreads)
+    nms_greedy(NmsInputs inputs, NmsOptions options, SortedCandidates sorted, KeptList kept,
+               NmsOutputs outputs) {
+  alignas(16) __shared__ Box boxes[kChunk];
+  __shared__ std::int32_t class_ids[kChunk];
+  __shared__ unsigned overlaps[kChunk][kWords];
+  __shared__ unsigned removed[kWords];
+  __shared__ unsigned survivors[kWords];
+  __shared__ std::int32_t kept_count;
+
+  const std::int32_t thread = threadIdx.x;
+  const std::int32_t lane = thread % 32;
+  const std::int32_t image = blockIdx.x;
+  const std::size_t sorted_start = static_cast<std::size_t>(image) * sorted.limit;
+  const std::size_t kept_start = static_cast<std::size_t>(image) * options.max_det;
+  const std::int32_t total = sorted.counts[image];
+  const float threshold = options.iou_threshold;
+  const bool any_class = !options.class_aware;
+  if (thread == 0) kept_count = 0;
+
+  for (std::int32_t start = 0; start < total; start += kChunk) {
+    const std::int32_t size = min(kChunk, total - start);
+    if (thread < size) {
+      store_box(boxes, thread, load_box(sorted.boxes, sorted_start + start + thread));
+      class_ids[thread] = sorted.class_ids[sorted_start + start + thread];
+    }
+    if (thread < kWords) {
+      // Places past the end count as removed.
+      const std::int32_t live = max(0, min(32, size - 32 * thread));
+      removed[thread] = live == 32 ? 0u : kAllLanes << live;
+    }
+    __syncthreads();
+    const std::int32_t already = kept_count;
+    if (already >= options.max_det) break;
+
+    // 1. A warp holds 32 candidates and one part of the kept boxes, so each read is a broadcast.
+    const std::int32_t candidate = thread % kChunk;
+    bool hit = false;
+    if (candidate < size) {
+      const Box own = load_box(boxes, candidate);
+      const float own_area = area_of(own);
+      for (std::int32_t k = thread / kChunk; k < already && !hit; k += kParts) {
+        const Box other = load_box(kept.boxes, kept_start + k);
+        hit = (any_class || kept.class_ids[kept_start + k] == class_ids[candidate]) &&
+              suppresses(other, area_of(other), own, own_area, threshold);
+      }
+    }
+    const unsigned hits = __ballot_sync(kAllLanes, hit);
+    if (lane == 0 && hits != 0) atomicOr(&removed[candidate / 32], hits);
+    __syncthreads();
+
+    // 2. Bit c of row r: r suppresses c, which comes after it. Rows already removed are never read.
+    for (std::int32_t row = thread / 32; row < size; row += kGreedyThreads / 32) {
+      if (bit_of(removed, row)) continue;
+      const Box own = load_box(boxes, row);
+      const float own_area = area_of(own);
+      for (std::int32_t word = row / 32; word < kWords; ++word) {
+        const std::int32_t column = 32 * word + lane;
+        bool overlap = false;
+        if (column > row && column < size && (any_class || class_ids[column] == class_ids[row])) {
+          const Box other = load_box(boxes, column);
+          overlap = suppresses(own, own_area, other, area_of(other), threshold);
+        }
+        const unsigned bits = __ballot_sync(kAllLanes, overlap);
+        if (lane == 0) overlaps[row][word] = bits;
+      }
+    }
+    __syncthreads();
+
+    // 3. The greedy walk: only survivors cost a step.
+    if (thread == 0) {
+      std::int32_t room = options.max_det - already;
+      for (std::int32_t word = 0; word < kWords; ++word) {
+        unsigned chosen = 0;
+        unsigned alive = ~removed[word];
+        while (alive != 0 && room > 0) {
+          const std::int32_t bit = __ffs(static_cast<int>(alive)) - 1;
+          chosen |= 1u << bit;
+          --room;
+          for (std::int32_t w = word; w < kWords; ++w) removed[w] |= overlaps[32 * word + bit][w];
+          alive &= ~(removed[word] | 1u << bit);
+        }
+        survivors[word] = chosen;
+      }
+      kept_count = options.max_det - room;
+    }
+    __syncthreads();
+
+    // 4. Place each survivor after those before it.
+    if (thread < size && bit_of(survivors, thread)) {
+      std::int32_t slot = already + __popc(survivors[thread / 32] & ((1u << lane) - 1u));
+      for (std::int32_t word = 0; word < thread / 32; ++word) slot += __popc(survivors[word]);
+      const std::size_t to = kept_start + slot;
+      const std::int32_t position = sorted.positions[sorted_start + start + thread];
+      const Box box = load_box(boxes, thread);
+      store_box(kept.boxes, to, box);
+      kept.class_ids[to] = class_ids[thread];
+      outputs.kept[to] = position;
+      if (outputs.detections != nullptr) {
+        const std::size_t from = static_cast<std::size_t>(image) * inputs.capacity + position;
+        outputs.detections[to] = {box.x1,           box.y1, box.x2, box.y2, inputs.scores[from],
+                                  class_ids[thread]};
+      }
+    }
+  }
+
+  __syncthreads();
+  const std::int32_t found = kept_count;
+  if (thread == 0) outputs.kept_counts[image] = found;
+  for (std::int32_t slot = found + thread; slot < options.max_det; slot += kGreedyThreads) {
+    outputs.kept[kept_start + slot] = -1;
+    if (outputs.detections != nullptr) outputs.detections[kept_start + slot] = {};
+  }
+}
+
+}  // namespace visionrt

@@ -1,0 +1,95 @@
+// Launches of nms.cu.
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "nms/nms_kernels.h"
+
+namespace visionrt {
+namespace {
+
+constexpr std::size_t kAlignment = 256;
+
+// Hands out parts of one block of device memory; with a null block it only measures.
+class Carver {
+ public:
+  explicit Carver(void* block) : address_(reinterpret_cast<std::uintptr_t>(block)) {}
+
+  template <class T>
+  T* take(std::size_t count) {
+    T* part = reinterpret_cast<T*>(address_ + used_);
+    used_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    return part;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  std::uintptr_t address_;
+  std::size_t used_ = 0;
+};
+
+struct Workspace {
+  SortedCandidates sorted;
+  KeptList kept;
+  std::size_t bytes;
+};
+
+Workspace carve(void* block, std::int32_t batch, std::int32_t capacity, const NmsOptions& options) {
+  const std::int32_t limit = std::min(capacity, options.max_candidates);
+  const std::size_t sorted_places = static_cast<std::size_t>(batch) * limit;
+  const std::size_t kept_places = static_cast<std::size_t>(batch) * options.max_det;
+  Carver carver(block);
+  Workspace workspace{};
+  workspace.sorted.boxes = carver.take<Box>(sorted_places);
+  workspace.kept.boxes = carver.take<Box>(kept_places);
+  workspace.sorted.class_ids = carver.take<std::int32_t>(sorted_places);
+  workspace.sorted.positions = carver.take<std::int32_t>(sorted_places);
+  workspace.kept.class_ids = carver.take<std::int32_t>(kept_places);
+  workspace.sorted.counts = carver.take<std::int32_t>(static_cast<std::size_t>(batch));
+  workspace.sorted.limit = limit;
+  workspace.bytes = carver.used();
+  return workspace;
+}
+
+void check_sizes(std::int32_t batch, std::int32_t capacity) {
+  if (batch < 0 || batch > 65535) {
+    throw std::invalid_argument("batch must be 0 to 65535, got " + std::to_string(batch));
+  }
+  if (capacity < 0 || capacity > INT32_MAX - kRankThreads) {
+    throw std::invalid_argument("capacity is out of range: " + std::to_string(capacity));
+  }
+}
+
+}  // namespace
+
+std::size_t nms_cuda_workspace_bytes(std::int32_t batch, std::int32_t capacity,
+                                     const NmsOptions& options) {
+  check_nms_options(options);
+  check_sizes(batch, capacity);
+  return carve(nullptr, batch, capacity, options).bytes;
+}
+
+void nms_cuda(const NmsInputs& inputs, const NmsOptions& options, void* workspace,
+              std::size_t workspace_bytes, const NmsOutputs& outputs, cuda::StreamHandle stream) {
+  const std::size_t needed = nms_cuda_workspace_bytes(inputs.batch, inputs.capacity, options);
+  if (workspace_bytes < needed) {
+    throw std::invalid_argument("the NMS workspace must have " + std::to_string(needed) +
+                                " bytes or more, got " + std::to_string(workspace_bytes));
+  }
+  if (reinterpret_cast<std::uintptr_t>(inputs.boxes) % 16 != 0 ||
+      reinterpret_cast<std::uintptr_t>(workspace) % kAlignment != 0) {
+    throw std::invalid_argument("boxes must be aligned to 16 bytes and the workspace to 256");
+  }
+  if (inputs.batch == 0) return;
+  const Workspace parts = carve(workspace, inputs.batch, inputs.capacity, options);
+
+  // One thread more than candidates: it counts the eligible ones.
+  const auto blocks = static_cast<unsigned>(inputs.capacity / kRankThreads + 1);
+  const auto images = static_cast<unsigned>(inputs.batch);
+  cuda::launch("nms_rank", {{blocks, images, 1}, {kRankThreads, 1, 1}, 0}, stream, inputs,
+               parts.sorted);
+  cuda::launch("nms_greedy", {{images, 1, 1}, {kGreedyThreads, 1, 1}, 0}, stream, inputs, options,
+               parts.sorted, parts.kept, outputs);
+}
+
+}  // namespace visionrt
