@@ -4,9 +4,11 @@
 #include <array>
 #include <vector>
 
+#include "preprocess/blend_avx2.h"
 #include "preprocess/resize.h"
 #include "preprocess/sampling.h"
 #include "preprocess/source_rows.h"
+#include "preprocess/vectorise.h"
 
 namespace visionrt::preprocess {
 namespace {
@@ -17,8 +19,39 @@ struct BlendedRow {
   std::vector<std::int16_t> values;
 };
 
-void blend_rows(const std::int16_t* __restrict top, const std::int16_t* __restrict bottom, int w0,
-                int w1, int count, std::uint8_t* __restrict out) {
+// The taps of the visible columns.
+struct TapsX {
+  std::vector<Cv2Tap> taps;
+  // The leading columns that blend_pixels_avx2 may do, in the form it takes.
+  int vector_count = 0;
+  std::vector<std::int32_t> first;
+  std::vector<std::int16_t> weights;
+};
+
+TapsX taps_x(int image_w, int resized_w, int channels, Columns columns) {
+  const double scale = cv2_scale(image_w, resized_w);
+  TapsX out;
+  out.taps.reserve(static_cast<std::size_t>(columns.count()));
+  for (int x = columns.begin; x < columns.end; ++x) {
+    out.taps.push_back(cv2_tap(x, scale, image_w, true));
+  }
+  if (channels != 3 || !has_avx2()) return out;
+  for (const Cv2Tap& tap : out.taps) {
+    // Reads must stay inside the row; this far from its end, `second` is `first` + 1.
+    if (3 * static_cast<std::int64_t>(image_w - tap.first) < kAvx2ReadBytes) break;
+    out.first.push_back(tap.first);
+    for (int i = 0; i < 4; ++i) {
+      out.weights.push_back(static_cast<std::int16_t>(tap.w0));
+      out.weights.push_back(static_cast<std::int16_t>(tap.w1));
+    }
+  }
+  out.vector_count = static_cast<int>(out.first.size()) / 8 * 8;
+  return out;
+}
+
+VISIONRT_VECTOR_CLONES void blend_rows(const std::int16_t* __restrict top,
+                                       const std::int16_t* __restrict bottom, int w0, int w1,
+                                       int count, std::uint8_t* __restrict out) {
   const auto a = static_cast<std::int16_t>(w0), b = static_cast<std::int16_t>(w1);
   for (int x = 0; x < count; ++x) {
     out[x] = static_cast<std::uint8_t>(cv2_blend_y(top[x], bottom[x], a, b));
@@ -32,8 +65,8 @@ class Bilinear final : public RowResizer {
         width_(columns.count()),
         image_h_(image.height),
         scale_y_(cv2_scale(image.height, geometry.resized_h)),
-        taps_(taps_of(image.width, geometry.resized_w, columns)),
-        source_(spec, image, taps_.front().first, taps_.back().second + 1) {
+        taps_x_(taps_x(image.width, geometry.resized_w, channels_, columns)),
+        source_(spec, image, taps_x_.taps.front().first, taps_x_.taps.back().second + 1) {
     for (BlendedRow& row : kept_) {
       row.values.resize(static_cast<std::size_t>(channels_) * static_cast<std::size_t>(width_));
     }
@@ -54,16 +87,6 @@ class Bilinear final : public RowResizer {
   }
 
  private:
-  static std::vector<Cv2Tap> taps_of(int image_w, int resized_w, Columns columns) {
-    const double scale = cv2_scale(image_w, resized_w);
-    std::vector<Cv2Tap> taps;
-    taps.reserve(static_cast<std::size_t>(columns.count()));
-    for (int x = columns.begin; x < columns.end; ++x) {
-      taps.push_back(cv2_tap(x, scale, image_w, true));
-    }
-    return taps;
-  }
-
   void blend_source_row(int y, BlendedRow& into) {
     if (into.source_y == y) return;
     into.source_y = y;
@@ -77,29 +100,49 @@ class Bilinear final : public RowResizer {
 
   template <int kChannels>
   void blend_pixels(const std::uint8_t* pixels, std::int16_t* values) const {
-    std::array<std::int16_t*, kChannels> planes;
-    std::array<int, kChannels> byte;
+    // planes[b] is the row of the channel that lies at byte b of a source pixel.
+    std::int16_t* planes[kChannels];
     for (int c = 0; c < kChannels; ++c) {
-      planes[c] = values + static_cast<std::ptrdiff_t>(c) * width_;
-      byte[c] = source_.byte_of_channel(c);
+      planes[source_.byte_of_channel(c)] = values + static_cast<std::ptrdiff_t>(c) * width_;
     }
-    for (int x = 0; x < width_; ++x) {
-      const Cv2Tap& tap = taps_[static_cast<std::size_t>(x)];
+    if (kChannels == 3 && taps_x_.vector_count > 0) {
+      blend_pixels_avx2(pixels, taps_x_.first.data(), taps_x_.weights.data(), taps_x_.vector_count,
+                        planes);
+    }
+    for (int x = taps_x_.vector_count; x < width_; ++x) {
+      const Cv2Tap& tap = taps_x_.taps[static_cast<std::size_t>(x)];
       const std::uint8_t* left = pixels + kChannels * static_cast<std::ptrdiff_t>(tap.first);
       const std::uint8_t* right = pixels + kChannels * static_cast<std::ptrdiff_t>(tap.second);
-      for (int c = 0; c < kChannels; ++c) {
-        planes[c][x] =
-            static_cast<std::int16_t>(cv2_blend_x(left[byte[c]], right[byte[c]], tap.w0, tap.w1));
+      for (int b = 0; b < kChannels; ++b) {
+        planes[b][x] = static_cast<std::int16_t>(cv2_blend_x(left[b], right[b], tap.w0, tap.w1));
       }
     }
   }
 
   int channels_, width_, image_h_;
   double scale_y_;
-  std::vector<Cv2Tap> taps_;
+  TapsX taps_x_;
   SourceRows source_;
   std::array<BlendedRow, 2> kept_;
 };
+
+// out[x] is the mean of a 2x2 block of bytes that lie kStep apart in their rows.
+template <int kStep>
+inline void halve_plane(const std::uint8_t* __restrict top, const std::uint8_t* __restrict bottom,
+                        int count, std::uint8_t* __restrict out) {
+  for (int x = 0; x < count; ++x, top += 2 * kStep, bottom += 2 * kStep) {
+    out[x] = static_cast<std::uint8_t>(mean_of_four(top[0], top[kStep], bottom[0], bottom[kStep]));
+  }
+}
+
+VISIONRT_VECTOR_CLONES void halve_row(const std::uint8_t* top, const std::uint8_t* bottom, int step,
+                                      int count, std::uint8_t* out) {
+  if (step == 3) {
+    halve_plane<3>(top, bottom, count, out);
+  } else {
+    halve_plane<1>(top, bottom, count, out);
+  }
+}
 
 class Halving final : public RowResizer {
  public:
@@ -116,11 +159,7 @@ class Halving final : public RowResizer {
     const std::uint8_t* bottom = bottom_source_.row(2 * y + 1) + start;
     for (int c = 0; c < channels_; ++c) {
       const int byte = top_source_.byte_of_channel(c);
-      for (int x = 0; x < columns_.count(); ++x) {
-        const std::ptrdiff_t left = 2 * static_cast<std::ptrdiff_t>(x) * step + byte;
-        planes[c][x] = static_cast<std::uint8_t>(
-            mean_of_four(top[left], top[left + step], bottom[left], bottom[left + step]));
-      }
+      halve_row(top + byte, bottom + byte, step, columns_.count(), planes[c]);
     }
   }
 

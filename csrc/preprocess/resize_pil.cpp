@@ -6,6 +6,7 @@
 #include "preprocess/resize.h"
 #include "preprocess/sampling.h"
 #include "preprocess/source_rows.h"
+#include "preprocess/vectorise.h"
 
 namespace visionrt::preprocess {
 namespace {
@@ -39,9 +40,14 @@ class Filter {
   std::vector<std::int32_t> weights_;
 };
 
-void add_weighted(const std::uint8_t* __restrict row, std::int32_t weight, int count,
-                  std::int32_t* __restrict sums) {
+VISIONRT_VECTOR_CLONES void add_weighted(const std::uint8_t* __restrict row, std::int32_t weight,
+                                         int count, std::int32_t* __restrict sums) {
   for (int x = 0; x < count; ++x) sums[x] += row[x] * weight;
+}
+
+VISIONRT_VECTOR_CLONES void to_bytes(const std::int32_t* __restrict sums, int count,
+                                     std::uint8_t* __restrict bytes) {
+  for (int x = 0; x < count; ++x) bytes[x] = static_cast<std::uint8_t>(pil_to_byte(sums[x]));
 }
 
 class Antialiased final : public RowResizer {
@@ -68,10 +74,7 @@ class Antialiased final : public RowResizer {
                    static_cast<int>(row_elements()), sums_.data());
     }
     for (int c = 0; c < channels_; ++c) {
-      const std::int32_t* sums = sums_.data() + static_cast<std::ptrdiff_t>(c) * width_;
-      for (int x = 0; x < width_; ++x) {
-        planes[c][x] = static_cast<std::uint8_t>(pil_to_byte(sums[x]));
-      }
+      to_bytes(sums_.data() + static_cast<std::ptrdiff_t>(c) * width_, width_, planes[c]);
     }
   }
 

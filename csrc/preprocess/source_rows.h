@@ -9,6 +9,9 @@
 
 namespace visionrt::preprocess {
 
+// The luma of `count` pixels.
+void luma_row(const std::uint8_t* pixels, bool blue_first, int count, std::uint8_t* out);
+
 class SourceRows {
  public:
   // Luma is computed for source columns [first_column, last_column) only.
@@ -29,12 +32,8 @@ class SourceRows {
   const std::uint8_t* row(int y) {
     const std::uint8_t* pixels = image_.data + y * image_.row_bytes;
     if (!gray_) return pixels;
-    const int blue = image_.color == Color::kBgr ? 0 : 2;
-    for (int x = first_column_; x < last_column_; ++x) {
-      const std::uint8_t* p = pixels + 3 * static_cast<std::int64_t>(x);
-      luma_[static_cast<std::size_t>(x)] =
-          static_cast<std::uint8_t>(luma(p[blue], p[1], p[2 - blue]));
-    }
+    luma_row(pixels + 3 * static_cast<std::int64_t>(first_column_), image_.color == Color::kBgr,
+             last_column_ - first_column_, luma_.data() + first_column_);
     return luma_.data();
   }
 

@@ -1,19 +1,25 @@
 #include "preprocess/store.h"
 
 #include "preprocess/sampling.h"
+#include "preprocess/vectorise.h"
 
 namespace visionrt::preprocess {
 namespace {
 
-// Applies `element` to a plane; `step` elements lie from one pixel to the next in the tensor.
+// `step` elements lie from one pixel to the next in the tensor: 1 in planes, 3 interleaved.
 template <class T, class Element>
-void write_plane(const std::uint8_t* __restrict plane, int width, int step, T* __restrict out,
-                 Element element) {
+inline void write_plane(const std::uint8_t* __restrict plane, int width, int step,
+                        T* __restrict out, Element element) {
   if (step == 1) {
     for (int x = 0; x < width; ++x) out[x] = element(plane[x]);
   } else {
     for (int x = 0; x < width; ++x) out[3 * static_cast<std::ptrdiff_t>(x)] = element(plane[x]);
   }
+}
+
+VISIONRT_VECTOR_CLONES void write_floats(const std::uint8_t* plane, int width, int step, float mean,
+                                         float inv_std, float* out) {
+  write_plane(plane, width, step, out, [=](std::uint8_t v) { return normalise(v, mean, inv_std); });
 }
 
 }  // namespace
@@ -41,12 +47,10 @@ void RowStore::write(const std::uint8_t* const planes[], std::size_t image, int 
                               (interleaved ? row * static_cast<std::size_t>(channels) + channel
                                            : channel * plane_elements + row);
     switch (spec_.dtype) {
-      case DType::kFloat32: {
-        const float mean = spec_.mean[c], inv_std = spec_.inv_std[c];
-        write_plane(planes[c], width, step, static_cast<float*>(out) + start,
-                    [=](std::uint8_t v) { return normalise(v, mean, inv_std); });
+      case DType::kFloat32:
+        write_floats(planes[c], width, step, spec_.mean[c], spec_.inv_std[c],
+                     static_cast<float*>(out) + start);
         break;
-      }
       case DType::kFloat16: {
         const std::uint16_t* table = halves_[channel].data();
         write_plane(planes[c], width, step, static_cast<std::uint16_t*>(out) + start,
