@@ -74,7 +74,7 @@ def build_plan(
     builder = trt.Builder(logger)
     if not builder:
         raise _build_error(log.quote_since(mark))
-    network = builder.create_network(_strongly_typed(trt))
+    network = builder.create_network(strongly_typed_flag(trt))
     # The parser writes to the network without keeping it alive, so both stay named until the end.
     parser = _parse(trt, network, logger, model)
     config = builder.create_builder_config()
@@ -103,7 +103,7 @@ def build_plan(
     return BuildResult(bytes(memoryview(plan)), str(trt.__version__), kept)
 
 
-def _strongly_typed(trt: Any) -> int:
+def strongly_typed_flag(trt: Any) -> int:
     flag = member(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     if flag is None:
         raise MissingDependencyError(
@@ -124,7 +124,7 @@ def _parse(trt: Any, network: Any, logger: Any, model: bytes) -> Any:
     parser = trt.OnnxParser(network, logger)
     if parser.parse(model):
         return parser
-    problems = [_describe_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
+    problems = [describe_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
     raise ModelError(
         "a graph that the TensorRT parser takes",
         got="; ".join(problems) or "a refusal without a reason",
@@ -132,7 +132,7 @@ def _parse(trt: Any, network: Any, logger: Any, model: bytes) -> Any:
     )
 
 
-def _describe_parser_error(error: Any) -> str:
+def describe_parser_error(error: Any) -> str:
     reason = " ".join(str(error.desc()).removeprefix("Assertion failed:").split())
     operator, name = error.node_operator(), error.node_name()
     if not operator:
