@@ -23,7 +23,8 @@ from numpy.typing import DTypeLike, NDArray
 from visionrt import _core
 from visionrt.errors import MissingDependencyError, UsageError
 
-_CURE = 'Install the NVIDIA driver and run: pip install "trtconvert[tensorrt]"'
+_NO_DRIVER = "Install the NVIDIA driver, version 580 or later for CUDA 13."
+_NO_PYCUDA = "Run: pip install pycuda"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 
@@ -97,6 +98,8 @@ class Device:
         self._cuda = _driver()
         with cuda_errors("retain the primary context"):
             self._context = gpu.retain_primary_context()
+        # PyCUDA's destructor of a primary context makes the wrong call unless it was detached.
+        close_with(self, self._context.detach)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -323,11 +326,13 @@ def _driver() -> Any:
     """``pycuda.driver``, initialized."""
     problem = _core.driver_problem()
     if problem:
-        raise MissingDependencyError("an NVIDIA driver", got=problem, fix=_CURE)
+        raise MissingDependencyError("an NVIDIA driver", got=problem, fix=_NO_DRIVER)
     try:
         import pycuda.driver as cuda
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("PyCUDA", got=f"no module {error.name}", fix=_CURE) from error
+        raise MissingDependencyError(
+            "PyCUDA", got=f"no module {error.name}", fix=_NO_PYCUDA
+        ) from error
     except ImportError as error:
         raise MissingDependencyError(
             "a working PyCUDA",
@@ -350,7 +355,7 @@ def _gpu(index: int) -> Any:
         if 0 <= index < count:
             return cuda.Device(index)
     except cuda.Error as error:
-        raise MissingDependencyError("a GPU", got=str(error), fix=_CURE) from error
+        raise MissingDependencyError("a GPU", got=str(error), fix=_NO_DRIVER) from error
     raise MissingDependencyError(
         f"GPU {index}", got=f"{count} GPU(s)", fix="Name one that is there, like cuda:0."
     )

@@ -1,4 +1,4 @@
-"""The check of a call's input tensors that the CPU back ends share."""
+"""The check of a call's input tensors that the back ends share."""
 
 from __future__ import annotations
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
-from visionrt.backends.trt_io import IoTensor, check_feeds, read_profiles, read_tensors
+from visionrt.backends.feeds import check_feeds, closed
+from visionrt.backends.trt_io import IoTensor, read_profiles, read_tensors
 from visionrt.backends.trt_lane import Lane
 from visionrt.backends.trt_library import TENSORRT, load_library, logger_of
 from visionrt.device import Device, close_with, device_index, gpu_info, open_device
@@ -109,7 +111,6 @@ class TensorRTBackend:
         self.device = f"cuda:{device.info.index}"
         self._engine = _Engine(library, plan, header, device, lanes)
         tensors = self._engine.tensors
-        self._inputs = [t for t in tensors if t.is_input]
         self.inputs = tuple(t.info() for t in tensors if t.is_input)
         self.outputs = tuple(t.info() for t in tensors if not t.is_input)
         self._close = close_with(self, self._engine.close)
@@ -122,7 +123,8 @@ class TensorRTBackend:
             MissingDependencyError: the GPU or its memory failed.
             UsageError: after :meth:`close`.
         """
-        return self._engine.run(check_feeds(self._inputs, feeds))
+        check_feeds(self.inputs, feeds)
+        return self._engine.run(feeds)
 
     def close(self) -> None:
         """Wait for running calls and release the engine. May be called twice."""
@@ -139,6 +141,7 @@ class _Engine:
     ) -> None:
         logger, log = logger_of(library)
         mark = log.mark()
+        self._name = header.library
         self._device = device
         self._open_lanes: list[Lane] = []
         self._free_lanes: queue.LifoQueue[Lane | None] = queue.LifoQueue()
@@ -162,7 +165,9 @@ class _Engine:
                 lane = Lane(library, self._engine, device, self.tensors, profiles, log)
                 self._open_lanes.append(lane)
                 self._free_lanes.put(lane)
-        except BaseException:
+        except BaseException as error:
+            # The frames of what failed hold the engine, which must go before the runtime.
+            traceback.clear_frames(error.__traceback__)
             self.close()
             raise
 
@@ -170,7 +175,7 @@ class _Engine:
         lane = self._free_lanes.get()
         try:
             if lane is None:
-                raise UsageError("an open model", got="a closed one", fix="Call it before close().")
+                raise closed(self._name)
             return lane.run(feeds)
         finally:
             self._free_lanes.put(lane)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from visionrt.errors import EngineFileError, InputDataError
 from visionrt.manifest import TensorInfo
@@ -122,27 +121,3 @@ def pick_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape], activ
         got=", ".join(f"{name} {shape}" for name, shape in shapes.items()),
         fix="Resize the input, or build the plan with other --minShapes and --maxShapes.",
     )
-
-
-def check_feeds(
-    inputs: Sequence[IoTensor], feeds: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    """The feeds by input name, after a check of names, types and ranks.
-
-    Raises:
-        InputDataError: an input is missing or unknown, or has a wrong dtype or rank.
-    """
-    names = [t.name for t in inputs]
-    if set(feeds) != set(names):
-        raise InputDataError(
-            f"the inputs {names}", got=str(sorted(feeds)), fix="Feed every input once, by name."
-        )
-    for tensor in inputs:
-        array = feeds[tensor.name]
-        if array.dtype != tensor.dtype or array.ndim != len(tensor.shape):
-            raise InputDataError(
-                f"input {tensor.info()}",
-                got=f"{array.dtype} {list(array.shape)}",
-                fix="Convert the array first.",
-            )
-    return {name: feeds[name] for name in names}

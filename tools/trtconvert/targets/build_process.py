@@ -24,6 +24,7 @@ from typing import IO
 from trtconvert.targets.base import BuildCancelledError, ProgressCallback, ShapeRange
 from trtconvert.targets.trt_builder import BuildOptions, BuildResult, build_plan
 from visionrt.backends.trt_library import load_library
+from visionrt.child_python import child_python
 from visionrt.errors import BuildError, VisionrtError
 
 _QUOTED_STDERR_BYTES = 2000
@@ -66,9 +67,7 @@ def build_in_child(request: BuildRequest, progress: ProgressCallback | None) -> 
         BuildError: the child crashed, or failed for a reason that is no error of this project.
         VisionrtError: whatever ``build_plan`` raised in the child.
     """
-    command = [sys.executable, "-c", f"from {__name__} import child_main; child_main()"]
-    # The parent may have been started with paths that a fresh interpreter does not know.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command, environment = child_python(f"from {__name__} import child_main; child_main()")
     with tempfile.TemporaryFile() as stderr:
         child = subprocess.Popen(
             command,

@@ -1,0 +1,359 @@
+"""The GPU back end's logic, on a double of what needs a GPU (``tensorrt_double``).
+
+What a real GPU makes of it is in ``tests/gpu``.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import struct
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pycuda_double as cuda
+import pytest
+import tensorrt_double as double
+import tensorrt_rtx as real
+
+from visionrt import device
+from visionrt.backends import tensorrt as backend_module
+from visionrt.errors import EngineFileError, InputDataError, MissingDependencyError, UsageError
+from visionrt.manifest import PlanInfo
+
+
+def rtx_plan(*, sm_mask: int = 0b100, version: bytes = b"\x01\x07\x01\x74", cut: int = 0) -> bytes:
+    """The header of a TensorRT-RTX plan for SM86 and nothing behind it."""
+    head = b"vtrt" + struct.pack("<IIIQ", 0, 2, 0, 64) + version + b"vtrt"
+    return (head + struct.pack("<I", sm_mask)).ljust(64, b"\0")[: 64 - cut]
+
+
+@pytest.fixture
+def live() -> Iterator[Counter[str]]:
+    double.destroyed.clear()
+    double.profile_switches.clear()
+    with cuda.installed() as counts:
+        yield counts
+
+
+def runs(spec: double.EngineSpec) -> AbstractContextManager[Any]:
+    library = double.library_running(spec)
+    return mock.patch.object(backend_module, "load_library", lambda name: library)
+
+
+def opened(spec: double.EngineSpec, **options: Any) -> backend_module.TensorRTBackend:
+    with runs(spec):
+        return backend_module.open_plan(rtx_plan(), **options)
+
+
+FIXED = double.EngineSpec(
+    tensors=[
+        ("x", "INPUT", "FLOAT", (2, 3), "DEVICE"),
+        ("double", "OUTPUT", "FLOAT", (2, 3), "DEVICE"),
+        ("total", "OUTPUT", "HALF", (1,), "DEVICE"),
+    ],
+    compute=lambda f: {"double": f["x"] * 2, "total": f["x"].sum(keepdims=True)[0].astype("f2")},
+)
+DYNAMIC = double.EngineSpec(
+    tensors=[
+        ("x", "INPUT", "UINT8", (-1, 3, -1, -1), "DEVICE"),
+        ("y", "OUTPUT", "INT32", (-1, 3, -1, -1), "DEVICE"),
+    ],
+    compute=lambda f: {"y": f["x"].astype(np.int32) - 300},
+    profiles=[
+        {"x": ((1, 3, 8, 8), (1, 3, 8, 8), (1, 3, 64, 64))},
+        {"x": ((2, 3, 8, 8), (4, 3, 8, 8), (8, 3, 16, 16))},
+    ],
+)
+NONZERO = double.EngineSpec(
+    tensors=[
+        ("x", "INPUT", "FLOAT", (8,), "DEVICE"),
+        ("at", "OUTPUT", "INT64", (-1, 1), "DEVICE"),
+        ("x2", "OUTPUT", "FLOAT", (8,), "DEVICE"),
+    ],
+    compute=lambda f: {"at": np.argwhere(f["x"] > 0), "x2": f["x"] * 2},
+    data_dependent=frozenset({"at"}),
+)
+
+
+def test_the_double_has_no_name_that_the_bindings_lack() -> None:
+    """A call that the code makes and the real library lacks must not pass here."""
+    for kind in (double.IExecutionContext, double.ICudaEngine, double.Runtime):
+        role = getattr(real, kind.__name__)
+        for name in vars(kind):
+            if not name.startswith("_") and name != "spec":
+                assert hasattr(role, name), f"{kind.__name__}.{name}"
+
+
+def test_runs_and_describes_itself(live: Counter[str]) -> None:
+    backend = opened(FIXED)
+    assert (backend.name, backend.device) == ("tensorrt_rtx", "cuda:0")
+    assert list(map(str, backend.inputs)) == ["x float32[2, 3]"]
+    assert list(map(str, backend.outputs)) == ["double float32[2, 3]", "total float16[1]"]
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=(2, 3)).astype(np.float32)
+        # A view with a stride, which cannot be copied as it lies.
+        out = backend.run({"x": np.asfortranarray(x)})
+        np.testing.assert_array_equal(out["double"], x * 2)
+        assert out["total"].dtype == np.float16
+    backend.close()
+
+
+def test_outputs_are_the_callers_own(live: Counter[str]) -> None:
+    backend = opened(FIXED)
+    first = backend.run({"x": np.ones((2, 3), np.float32)})["double"]
+    backend.run({"x": np.zeros((2, 3), np.float32)})
+    backend.close()
+    np.testing.assert_array_equal(first, np.full((2, 3), 2))
+
+
+def test_dynamic_sizes_and_several_profiles(live: Counter[str]) -> None:
+    backend = opened(DYNAMIC)
+    assert str(backend.inputs[0]) == "x uint8[d0, 3, d2, d3]"
+    rng = np.random.default_rng(0)
+    for shape in [(1, 3, 8, 8), (8, 3, 16, 16), (2, 3, 9, 11), (1, 3, 64, 63), (1, 3, 8, 8)]:
+        x = rng.integers(0, 256, shape, np.uint8)
+        np.testing.assert_array_equal(backend.run({"x": x})["y"], x.astype(int) - 300)
+    # Profile 0 is active at first; a switch happens only when the active one does not fit.
+    assert double.profile_switches == [1, 0]
+    backend.close()
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 65, 8), (9, 3, 8, 8), (2, 3, 17, 8), (1, 3, 7, 8)])
+def test_a_size_that_no_profile_takes(live: Counter[str], shape: tuple[int, ...]) -> None:
+    backend = opened(DYNAMIC)
+    with pytest.raises(InputDataError, match=r"within x \(1, 3, 8, 8\)…\(1, 3, 64, 64\) or"):
+        backend.run({"x": np.zeros(shape, np.uint8)})
+    # The lane is as good as before.
+    assert backend.run({"x": np.zeros((1, 3, 8, 8), np.uint8)})["y"].max() == -300
+    backend.close()
+
+
+def test_sizes_that_the_data_decide(live: Counter[str]) -> None:
+    backend = opened(NONZERO)
+    for values in ([1] * 8, [0] * 8, [0, 1, 0, 1, 0, 0, 0, 0], [1] * 8):
+        out = backend.run({"x": np.array(values, np.float32)})
+        np.testing.assert_array_equal(out["at"], np.argwhere(values))
+        assert out["at"].shape[1] == 1
+        np.testing.assert_array_equal(out["x2"], np.array(values) * 2)
+    backend.close()
+
+
+def test_tensors_in_host_memory(live: Counter[str]) -> None:
+    backend = opened(
+        double.EngineSpec(
+            tensors=[
+                ("x", "INPUT", "INT64", (2,), "HOST"),
+                ("y", "OUTPUT", "INT64", (2,), "HOST"),
+            ],
+            compute=lambda f: {"y": f["x"][::-1].copy()},
+        )
+    )
+    out = backend.run({"x": np.array([3, 4], np.int64)})
+    np.testing.assert_array_equal(out["y"], [4, 3])
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("feeds", "words"),
+    [
+        ({}, "inputs"),
+        ({"x": np.zeros((2, 3), np.float64)}, "float64"),
+        ({"x": np.zeros((3, 2), np.float32)}, r"\[3, 2\]"),
+        ({"x": np.zeros(6, np.float32)}, r"\[6\]"),
+        ({"x": np.zeros((2, 3), np.float32), "z": np.zeros(1)}, "z"),
+    ],
+)
+def test_wrong_feeds(live: Counter[str], feeds: dict[str, Any], words: str) -> None:
+    backend = opened(FIXED)
+    with pytest.raises(InputDataError, match=words):
+        backend.run(feeds)
+    backend.close()
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_threads_never_share_a_context(live: Counter[str], lanes: int) -> None:
+    backend = opened(FIXED, lanes=lanes)
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        try:
+            for k in range(40):
+                x = np.full((2, 3), seed * 100 + k, np.float32)
+                if (backend.run({"x": x})["double"] != x * 2).any():
+                    wrong.append((seed, k))
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    backend.close()
+    assert wrong == []
+
+
+def nothing_is_left(live: Counter[str]) -> bool:
+    return not any(live[k] for k in ("device memory", "pinned memory", "stream"))
+
+
+@pytest.mark.parametrize("how", ["close", "collect"])
+def test_everything_is_released_in_order(live: Counter[str], how: str) -> None:
+    backend = opened(FIXED, lanes=2)
+    backend.run({"x": np.ones((2, 3), np.float32)})
+    assert not nothing_is_left(live)
+    if how == "close":
+        backend.close()
+        backend.close()
+        with pytest.raises(UsageError, match="closed"):
+            backend.run({"x": np.ones((2, 3), np.float32)})
+    else:
+        del backend
+    gc.collect()
+    assert double.destroyed == ["context", "context", "engine", "runtime"]
+    assert nothing_is_left(live)
+    assert live["stream destroyed without a context"] == 0
+
+
+def test_close_waits_for_a_running_call(live: Counter[str]) -> None:
+    started, go = threading.Event(), threading.Event()
+
+    def slow(feeds: double.Arrays) -> double.Arrays:
+        started.set()
+        assert go.wait(10)
+        return {"y": feeds["x"]}
+
+    backend = opened(
+        double.EngineSpec(
+            tensors=[
+                ("x", "INPUT", "FLOAT", (1,), "DEVICE"),
+                ("y", "OUTPUT", "FLOAT", (1,), "DEVICE"),
+            ],
+            compute=slow,
+        )
+    )
+    results: list[Any] = []
+    caller = threading.Thread(
+        target=lambda: results.append(backend.run({"x": np.ones(1, np.float32)}))
+    )
+    caller.start()
+    assert started.wait(10)
+    closer = threading.Thread(target=backend.close)
+    closer.start()
+    closer.join(0.05)
+    assert closer.is_alive()
+    go.set()
+    caller.join()
+    closer.join()
+    assert results[0]["y"] == [1.0]
+
+
+def test_a_run_that_fails_quotes_the_library(live: Counter[str]) -> None:
+    spec = double.EngineSpec(FIXED.tensors, FIXED.compute, fails_to_run=True)
+    backend = opened(spec)
+    with pytest.raises(MissingDependencyError, match="enqueue: illegal memory access"):
+        backend.run({"x": np.ones((2, 3), np.float32)})
+    backend.close()
+    assert nothing_is_left(live)
+
+
+def test_out_of_memory_inside_an_allocator_is_not_lost(live: Counter[str]) -> None:
+    backend = opened(NONZERO)
+    with (
+        # Room for 8 floats, and not for 8 indices.
+        mock.patch.object(cuda, "MEMORY_BYTES", 48),
+        pytest.raises(MissingDependencyError, match="out of memory"),
+    ):
+        backend.run({"x": np.ones(8, np.float32)})
+    assert backend.run({"x": np.ones(8, np.float32)})["at"].shape == (8, 1)
+    backend.close()
+    assert nothing_is_left(live)
+
+
+def test_a_plan_that_the_library_refuses(live: Counter[str]) -> None:
+    spec = double.EngineSpec(
+        FIXED.tensors, FIXED.compute, refuses="deserializeCudaEngine: version mismatch"
+    )
+    with pytest.raises(EngineFileError, match=r"SM86: deserializeCudaEngine: version mismatch"):
+        opened(spec)
+    gc.collect()
+    assert nothing_is_left(live)
+
+
+def test_a_tensor_type_that_numpy_lacks(live: Counter[str]) -> None:
+    spec = double.EngineSpec([("x", "INPUT", "BF16", (1,), "DEVICE")], FIXED.compute)
+    with pytest.raises(EngineFileError, match="BF16"):
+        opened(spec)
+    gc.collect()
+    assert double.destroyed == ["engine", "runtime"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "words"),
+    [
+        (rtx_plan(sm_mask=0b1), MissingDependencyError, "SM75, not SM86"),
+        (rtx_plan(version=b"\x02\x00\x00\x00"), MissingDependencyError, "2.0.0.0"),
+        (rtx_plan(version=b"\x01\x63\x00\x00"), MissingDependencyError, "newer than 1"),
+        (rtx_plan(cut=1), EngineFileError, "cut off by 1 bytes"),
+        (b"", EngineFileError, "unknown bytes"),
+        (b"garbage", EngineFileError, "unknown bytes"),
+        (b"PK\x03\x04....", EngineFileError, "a ZIP archive"),
+    ],
+)
+def test_plans_that_cannot_run_here(
+    live: Counter[str], plan: bytes, kind: type[Exception], words: str
+) -> None:
+    with runs(FIXED), pytest.raises(kind, match=words):
+        backend_module.open_plan(plan)
+
+
+def info(**changes: Any) -> PlanInfo:
+    fields: dict[str, Any] = {
+        "member": "plans/rtx-sm86.plan",
+        "backend": "tensorrt_rtx",
+        "target": "rtx:sm86",
+        "library_version": real.__version__,
+        "compute_capabilities": ("86",),
+        "build_seconds": 1.0,
+    }
+    return PlanInfo(**{**fields, **changes})
+
+
+def test_the_manifest_is_believed_too(live: Counter[str]) -> None:
+    with runs(FIXED):
+        assert backend_module.plan_problem(info()) == ""
+        wrong = info(compute_capabilities=("89", "120"))
+        assert "SM89, SM120, not SM86" in backend_module.plan_problem(wrong)
+        with pytest.raises(MissingDependencyError, match="SM89, SM120, not SM86"):
+            backend_module.open_plan(rtx_plan(), info=wrong)
+        backend_module.open_plan(rtx_plan(), info=info()).close()
+        # Bytes of one library under the other's name.
+        with pytest.raises(MissingDependencyError, match="which tensorrt_rtx does not load"):
+            backend_module.open_plan(rtx_plan(), info=info(backend="tensorrt"))
+
+
+def test_without_a_gpu_the_manifest_is_enough() -> None:
+    device._driver.cache_clear()
+    with mock.patch.object(device._core, "driver_problem", lambda: "no NVIDIA driver"):
+        assert "no NVIDIA driver" in backend_module.plan_problem(info())
+        with pytest.raises(MissingDependencyError, match="no NVIDIA driver"):
+            backend_module.open_plan(rtx_plan(), info=info())
+
+
+def test_ultralytics_metadata_is_skipped(live: Counter[str]) -> None:
+    head = json.dumps({"task": "detect"}).encode()
+    with runs(FIXED):
+        backend = backend_module.open_plan(struct.pack("<I", len(head)) + head + rtx_plan())
+    assert backend.run({"x": np.ones((2, 3), np.float32)})["double"].sum() == 12
+    backend.close()
+
+
+def test_no_lane_is_a_usage_error(live: Counter[str]) -> None:
+    with pytest.raises(UsageError, match="lane"):
+        opened(FIXED, lanes=0)
