@@ -1,0 +1,359 @@
+# Generated from the compiled module by tools/dev/stubs.py; do not edit.
+"""
+Native operations: preprocessing, decoding and NMS, on the CPU and through CUDA.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+
+import numpy
+import numpy.typing
+
+__all__: list[str] = [
+    "DriverError",
+    "Geometry",
+    "PreprocessPlan",
+    "cuda_decode_ssd",
+    "cuda_decode_yolo",
+    "cuda_decode_yolox",
+    "cuda_nms",
+    "cuda_nms_workspace_bytes",
+    "decode_capacity",
+    "decode_ssd",
+    "decode_yolo",
+    "decode_yolox",
+    "driver_problem",
+    "embedded_fatbins",
+    "has_kernels",
+    "nms",
+    "nms_batched",
+]
+
+class Geometry:
+    """
+    Where an image lands in the tensor. In continuous coordinates, where pixel i covers [i, i + 1): image_x = (tensor_x - offset_x) * scale_x, and likewise y. Offsets are the letterbox border, or negative in a crop.
+    """
+    @property
+    def image_h(self) -> int: ...
+    @property
+    def image_w(self) -> int: ...
+    @property
+    def offset_x(self) -> int: ...
+    @property
+    def offset_y(self) -> int: ...
+    @property
+    def resized_h(self) -> int: ...
+    @property
+    def resized_w(self) -> int: ...
+    @property
+    def scale_x(self) -> float: ...
+    @property
+    def scale_y(self) -> float: ...
+
+class PreprocessPlan:
+    """
+    A checked, immutable preprocess spec, ready to run. Safe to use from several threads. Bad values raise ValueError.
+    """
+    def __init__(
+        self,
+        resize: str,
+        size_hw: typing.Annotated[
+            collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+        ],
+        crop_ratio: typing.SupportsFloat | typing.SupportsIndex,
+        interpolation: str,
+        color: str,
+        mean: typing.Annotated[
+            collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"
+        ],
+        std: typing.Annotated[
+            collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"
+        ],
+        pad_value: typing.SupportsInt | typing.SupportsIndex,
+        letterbox_align: str,
+        layout: str,
+        dtype: str,
+    ) -> None: ...
+    def cuda_workspace_bytes(
+        self,
+        sizes_hw: collections.abc.Sequence[
+            typing.Annotated[
+                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+            ]
+        ],
+    ) -> int:
+        """
+        Device memory run_cuda needs for images of these sizes.
+        """
+    def geometry(
+        self,
+        height: typing.SupportsInt | typing.SupportsIndex,
+        width: typing.SupportsInt | typing.SupportsIndex,
+    ) -> Geometry:
+        """
+        Where an image of this size lands in the tensor.
+        """
+    def run(
+        self,
+        images: collections.abc.Sequence[numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]],
+        out: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
+        source_color: str,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> None:
+        """
+        Fills `out` on the CPU, without the GIL. Images are uint8 (height, width, 3) with contiguous pixels and any row stride; `out` is C-contiguous, of the tensor's shape and dtype.
+        """
+    def run_cuda(
+        self,
+        images: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+            ]
+        ],
+        out: typing.SupportsInt | typing.SupportsIndex,
+        workspace: typing.SupportsInt | typing.SupportsIndex,
+        workspace_bytes: typing.SupportsInt | typing.SupportsIndex,
+        stream: typing.SupportsInt | typing.SupportsIndex,
+        source_color: str,
+    ) -> None:
+        """
+        Queues the same work on a CUDA stream. Images are (address, height, width, row_bytes) in device memory; `out`, `workspace` and `stream` are integers. Does not block. Raises DriverError when the driver is missing or refuses.
+        """
+
+class DriverError(RuntimeError):
+    pass
+
+def cuda_decode_ssd(
+    box_codes: typing.SupportsInt | typing.SupportsIndex,
+    scores: typing.SupportsInt | typing.SupportsIndex,
+    anchor_boxes: typing.SupportsInt | typing.SupportsIndex,
+    batch: typing.SupportsInt | typing.SupportsIndex,
+    anchors: typing.SupportsInt | typing.SupportsIndex,
+    num_classes: typing.SupportsInt | typing.SupportsIndex,
+    input_hw: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    score_threshold: typing.SupportsFloat | typing.SupportsIndex,
+    candidates: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(5)"
+    ],
+    capacity: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    variances: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(4)"
+    ] = [10.0, 10.0, 5.0, 5.0],
+    activation: str = "none",
+    background: typing.SupportsInt | typing.SupportsIndex = 0,
+    multi_label: bool = False,
+) -> None:
+    """
+    Queues decode_ssd of a batch on the stream. box_codes [batch, anchors, 4] and scores
+    [batch, anchors, num_classes] per image, anchor_boxes [anchors, 4] shared; candidates as
+    cuda_decode_yolo.
+    """
+
+def cuda_decode_yolo(
+    output: typing.SupportsInt | typing.SupportsIndex,
+    batch: typing.SupportsInt | typing.SupportsIndex,
+    form: str,
+    anchors: typing.SupportsInt | typing.SupportsIndex,
+    columns: typing.SupportsInt | typing.SupportsIndex,
+    num_classes: typing.SupportsInt | typing.SupportsIndex,
+    score_threshold: typing.SupportsFloat | typing.SupportsIndex,
+    candidates: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(5)"
+    ],
+    capacity: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    multi_label: bool = False,
+) -> None:
+    """
+    Queues decode_yolo of a batch on the stream. output: device address of float32 [batch,
+    ...] in the form's layout. candidates: addresses of boxes [batch, capacity, 4], scores,
+    class_ids, source_index [batch, capacity] and counts [batch]; the order is arbitrary,
+    source_index = anchor * num_classes + class. Does not block. Raises DriverError.
+    """
+
+def cuda_decode_yolox(
+    output: typing.SupportsInt | typing.SupportsIndex,
+    batch: typing.SupportsInt | typing.SupportsIndex,
+    input_hw: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    anchors: typing.SupportsInt | typing.SupportsIndex,
+    columns: typing.SupportsInt | typing.SupportsIndex,
+    num_classes: typing.SupportsInt | typing.SupportsIndex,
+    score_threshold: typing.SupportsFloat | typing.SupportsIndex,
+    candidates: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(5)"
+    ],
+    capacity: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    strides: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [8, 16, 32],
+    multi_label: bool = False,
+) -> None:
+    """
+    Queues decode_yolox of a batch on the stream; arguments as cuda_decode_yolo.
+    """
+
+def cuda_nms(
+    boxes: typing.SupportsInt | typing.SupportsIndex,
+    scores: typing.SupportsInt | typing.SupportsIndex,
+    class_ids: typing.SupportsInt | typing.SupportsIndex,
+    source_index: typing.SupportsInt | typing.SupportsIndex,
+    counts: typing.SupportsInt | typing.SupportsIndex,
+    batch: typing.SupportsInt | typing.SupportsIndex,
+    capacity: typing.SupportsInt | typing.SupportsIndex,
+    iou_threshold: typing.SupportsFloat | typing.SupportsIndex,
+    max_det: typing.SupportsInt | typing.SupportsIndex,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    workspace_bytes: typing.SupportsInt | typing.SupportsIndex,
+    kept: typing.SupportsInt | typing.SupportsIndex,
+    kept_counts: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    detections: typing.SupportsInt | typing.SupportsIndex = 0,
+    class_aware: bool = True,
+    max_candidates: typing.SupportsInt | typing.SupportsIndex = 2147483647,
+) -> None:
+    """
+    Queues NMS of a batch on the stream; device addresses are integers, 0 is none. boxes
+    float32 [batch, capacity, 4], scores, class_ids, source_index [batch, capacity], counts
+    int32 [batch]. Writes kept int32 [batch, max_det] (then -1), kept_counts int32 [batch],
+    and detections [batch, max_det] of 24 bytes: x1 y1 x2 y2 score float32, class_id int32.
+    Does not block. Raises DriverError when the driver is missing or refuses.
+    """
+
+def cuda_nms_workspace_bytes(
+    batch: typing.SupportsInt | typing.SupportsIndex,
+    capacity: typing.SupportsInt | typing.SupportsIndex,
+    max_det: typing.SupportsInt | typing.SupportsIndex,
+    max_candidates: typing.SupportsInt | typing.SupportsIndex = 2147483647,
+) -> int:
+    """
+    Bytes of 256-byte aligned device memory that cuda_nms needs for these sizes.
+    """
+
+def decode_capacity(
+    anchors: typing.SupportsInt | typing.SupportsIndex,
+    num_classes: typing.SupportsInt | typing.SupportsIndex,
+    multi_label: bool = False,
+) -> int:
+    """
+    Candidates an image can give: the least capacity the cuda_decode functions take.
+    """
+
+def decode_ssd(
+    box_codes: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    scores: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    anchors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    input_hw: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    score_threshold: typing.SupportsFloat | typing.SupportsIndex,
+    variances: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(4)"
+    ] = [10.0, 10.0, 5.0, 5.0],
+    activation: str = "none",
+    background: typing.SupportsInt | typing.SupportsIndex = 0,
+    multi_label: bool = False,
+    max_candidates: typing.SupportsInt | typing.SupportsIndex = 30000,
+) -> tuple[
+    numpy.typing.NDArray[numpy.float32],
+    numpy.typing.NDArray[numpy.float32],
+    numpy.typing.NDArray[numpy.int32],
+    numpy.typing.NDArray[numpy.int32],
+]:
+    """
+    Candidates of an SSD head: box_codes float32 [N, 4] (ty, tx, th, tw), scores float32
+    [N, C], anchors float32 [N, 4] (cy, cx, h, w) normalised. Class ids are the columns of
+    scores; background -1: none. Returns as decode_yolo.
+    """
+
+def decode_yolo(
+    output: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    form: str,
+    num_classes: typing.SupportsInt | typing.SupportsIndex,
+    score_threshold: typing.SupportsFloat | typing.SupportsIndex,
+    multi_label: bool = False,
+    max_candidates: typing.SupportsInt | typing.SupportsIndex = 30000,
+) -> tuple[
+    numpy.typing.NDArray[numpy.float32],
+    numpy.typing.NDArray[numpy.float32],
+    numpy.typing.NDArray[numpy.int32],
+    numpy.typing.NDArray[numpy.int32],
+]:
+    """
+    Candidates of a YOLO head. form: "v8" ([4+C, N]), "v8_rows" ([N, 4+C]) or "v5"
+    ([N, 5+C] with objectness); columns past the classes are skipped. Returns boxes float32
+    [k, 4] xyxy in input pixels, scores float32 [k], class_ids int32 [k], anchors int32 [k].
+    """
+
+def decode_yolox(
+    output: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    input_hw: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    num_classes: typing.SupportsInt | typing.SupportsIndex,
+    score_threshold: typing.SupportsFloat | typing.SupportsIndex,
+    strides: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [8, 16, 32],
+    multi_label: bool = False,
+    max_candidates: typing.SupportsInt | typing.SupportsIndex = 30000,
+) -> tuple[
+    numpy.typing.NDArray[numpy.float32],
+    numpy.typing.NDArray[numpy.float32],
+    numpy.typing.NDArray[numpy.int32],
+    numpy.typing.NDArray[numpy.int32],
+]:
+    """
+    Candidates of a YOLOX head, output float32 [N, 5+C]. Returns as decode_yolo.
+    """
+
+def driver_problem() -> str:
+    """
+    Why the NVIDIA driver cannot be used, in words; empty when it can.
+    """
+
+def embedded_fatbins() -> list[tuple[str, int]]:
+    """
+    Name and size in bytes of every embedded fatbin.
+    """
+
+def has_kernels() -> bool:
+    """
+    True when this build holds CUDA kernels.
+    """
+
+def nms(
+    boxes: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    scores: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    class_ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32] | None,
+    iou_threshold: typing.SupportsFloat | typing.SupportsIndex,
+    max_det: typing.SupportsInt | typing.SupportsIndex,
+    source_index: typing.Annotated[numpy.typing.ArrayLike, numpy.int32] | None = None,
+    max_candidates: typing.SupportsInt | typing.SupportsIndex = 2147483647,
+) -> numpy.typing.NDArray[numpy.int32]:
+    """
+    Exact greedy NMS of one image on the CPU. boxes float32 [n, 4] xyxy, scores float32 [n],
+    class_ids int32 [n] or None (agnostic). Returns int32 [k], best first. Ties go to the
+    lower source_index (default: the position). Releases the GIL.
+    """
+
+def nms_batched(
+    boxes: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    scores: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    class_ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32] | None,
+    counts: typing.Annotated[numpy.typing.ArrayLike, numpy.int32] | None,
+    iou_threshold: typing.SupportsFloat | typing.SupportsIndex,
+    max_det: typing.SupportsInt | typing.SupportsIndex,
+    source_index: typing.Annotated[numpy.typing.ArrayLike, numpy.int32] | None = None,
+    max_candidates: typing.SupportsInt | typing.SupportsIndex = 2147483647,
+) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]:
+    """
+    NMS of a batch on the CPU: boxes float32 [batch, n, 4], of which counts[i] are read.
+    Returns (int32 [batch, max_det] padded with -1, int32 [batch]). Releases the GIL.
+    """
