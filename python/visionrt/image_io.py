@@ -7,8 +7,10 @@ scaled to 8 bits; of an animation the first frame is taken; ICC profiles are ign
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from visionrt import _fastpath, exif
 from visionrt.atomic import write_bytes
-from visionrt.errors import InputDataError, UsageError
+from visionrt.errors import InputDataError, UsageError, VisionrtError
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -55,7 +57,8 @@ def decode(source: ImageSource, color: str = "bgr") -> NDArray[np.uint8]:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_bytes(bytes(source), color, "the given bytes")
     if _is_pil(source):
-        return _from_pil(source, color, "the given PIL image")
+        with _own_errors(b"", "the given PIL image"):
+            return _from_pil(source, color, "the given PIL image")
     raise InputDataError(
         "an image: a path, bytes, a NumPy array or a PIL image",
         got=f"a {type(source).__module__}.{type(source).__qualname__}",
@@ -154,40 +157,45 @@ def _from_bytes(data: bytes, color: str, where: str) -> NDArray[np.uint8]:
             if isinstance(error, InputDataError):
                 raise
             # Pillow decodes some that libjpeg-turbo refuses, and says what is wrong with others.
+    from PIL import Image
+
+    with _own_errors(data, where), Image.open(io.BytesIO(data)) as picture:
+        return _from_pil(picture, color, where)
+
+
+@contextlib.contextmanager
+def _own_errors(data: bytes, where: str) -> Iterator[None]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return _from_pil(picture, color, where)
+        yield
+    except VisionrtError:
+        raise
     except UnidentifiedImageError as error:
-        got = "an empty file" if not data else f"{len(data)} bytes of another kind"
         raise InputDataError(
             f"{where} to be an image in a known format (JPEG, PNG, WebP, TIFF, BMP, GIF, ...)",
-            got=got,
+            got=f"{len(data)} bytes of another kind" if data else "an empty file",
             fix="Check the file; convert it to JPEG or PNG if it is an image.",
         ) from error
     except Image.DecompressionBombError as error:
         raise _too_large(where, str(error)) from error
+    # Pillow's decoders raise anything on damaged files, SyntaxError and struct.error included.
+    except Exception as error:
+        raise _damaged(where, str(error)) from error
 
 
 def _from_pil(picture: PIL.Image.Image, color: str, where: str) -> NDArray[np.uint8]:
     from PIL import ImageOps
 
     _check_size(*picture.size, where)
-    try:
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode == "I" or picture.mode.startswith("I;16"):
-            return np.repeat(_grey_to_8_bit(np.asarray(picture), where)[..., None], 3, axis=2)
-        if picture.mode == "F":
-            raise _damaged(where, "floating point pixels")
-        if picture.mode == "P" and "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-        pixels = np.asarray(picture.convert("RGB"))
-    except InputDataError:
-        raise
-    # Pillow's decoders raise all of these on damaged files, SyntaxError included.
-    except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError) as error:
-        raise _damaged(where, str(error)) from error
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        return np.repeat(_grey_to_8_bit(np.asarray(picture), where)[..., None], 3, axis=2)
+    if picture.mode == "F":
+        raise _damaged(where, "floating point pixels")
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    pixels = np.asarray(picture.convert("RGB"))
     return pixels if color == "rgb" else np.ascontiguousarray(pixels[..., ::-1])
 
 

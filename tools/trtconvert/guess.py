@@ -6,6 +6,7 @@ change results (which head, how a classifier's images were normalised), the user
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +23,10 @@ from trtconvert.head_rules import (
     segmentation,
 )
 from trtconvert.input_spec import spec_from_text
-from trtconvert.metadata import ExportMetadata, read_metadata
+from trtconvert.metadata import recipe_in
 from trtconvert.passes.dims import settle_dims
 from trtconvert.shapes import ShapeFlags, input_ranges
-from visionrt.errors import ModelError, UsageError
+from visionrt.errors import UsageError
 from visionrt.labels import read_labels
 from visionrt.recipe import HEADS, HEADS_BY_TASK, TASKS, Recipe
 from visionrt.spec import PRESETS, PreprocessSpec
@@ -36,14 +37,6 @@ _USUAL_LABELS = {
     ("detect", 80): "coco80",
     ("detect", 91): "coco91",
 }
-# What Ultralytics' exports take. Their classifiers resize the shorter side, cut the centre and
-# divide by 255.
-_METADATA_PREPROCESS = {
-    "detect": "yolo",
-    "classify": "imagenet,crop_ratio=1.0,mean=0,std=255",
-}
-
-
 @dataclass(frozen=True)
 class RecipeFlags:
     """What the user says about the model; None where nothing was said.
@@ -76,14 +69,14 @@ def recipe_for(
         ModelError: the model has a task or an interface that is not supported.
     """
     shapes = shapes or ShapeFlags()
-    metadata = read_metadata(model)
+    metadata = recipe_in(model)
     reasons: dict[str, str] = {}
     spec = _preprocess(model, flags, shapes, metadata, reasons)
     guess = _head(_outputs(model, spec, shapes), flags, metadata)
     reasons["task"] = "--task" if flags.task else guess.reason
     reasons["head"] = "--head" if flags.head else guess.reason
     for key in guess.options:
-        reasons[f"head_options.{key}"] = guess.reason
+        reasons[f"head_options.{key}"] = guess.why.get(key, "goes with the head")
     for key in flags.head_options:
         reasons[f"head_options.{key}"] = "--head-options"
     options = {**guess.options, **flags.head_options}
@@ -104,15 +97,15 @@ def _preprocess(
     model: ModelProto,
     flags: RecipeFlags,
     shapes: ShapeFlags,
-    metadata: ExportMetadata,
+    metadata: Recipe | None,
     reasons: dict[str, str],
 ) -> PreprocessSpec:
     text, reason = flags.preprocess, "--preprocess"
-    if text is None and metadata.task:
+    if text is None and metadata is not None:
+        # Layout and type are the graph's to say: exports differ in them.
+        fields = metadata.preprocess.to_json()
+        text = json.dumps({key: fields[key] for key in fields if key not in ("layout", "dtype")})
         reason = "the model's metadata"
-        text = _METADATA_PREPROCESS.get(metadata.task)
-        if text is not None and metadata.size:
-            text += f",size={metadata.size[0]}x{metadata.size[1]}"
     if text is None:
         raise UsageError(
             "--preprocess, since nothing in the file says how images were prepared in training",
@@ -133,14 +126,10 @@ def _outputs(model: ModelProto, spec: PreprocessSpec, shapes: ShapeFlags) -> Out
     return Outputs(infos, spec.size, last_operators(sized.graph))
 
 
-def _head(outputs: Outputs, flags: RecipeFlags, metadata: ExportMetadata) -> HeadGuess:
-    task = flags.task or metadata.task or None
+def _head(outputs: Outputs, flags: RecipeFlags, metadata: Recipe | None) -> HeadGuess:
+    task = flags.task or (metadata.task if metadata is not None else None)
     if task is not None and task not in TASKS:
-        raise ModelError(
-            f"a model for one of {', '.join(TASKS)}",
-            got=f"task {task!r}",
-            fix="Convert a model for one of these tasks.",
-        )
+        raise UsageError(f"a task: {' | '.join(TASKS)}", got=task, fix="Name one of them.")
     if flags.head is not None and flags.head not in HEADS:
         raise UsageError(f"a head: {' | '.join(HEADS)}", got=flags.head, fix="Name one of them.")
     guess = guess_head(outputs)
@@ -173,7 +162,7 @@ def _of_task(outputs: Outputs, task: str, flags: RecipeFlags) -> HeadGuess | Non
 
 def _labels(
     flags: RecipeFlags,
-    metadata: ExportMetadata,
+    metadata: Recipe | None,
     guess: HeadGuess,
     options: dict[str, Any],
     reasons: dict[str, str],
@@ -183,7 +172,7 @@ def _labels(
         classes -= int(options.get("offset", 0))
     if flags.labels is not None:
         labels, reasons["labels"] = read_labels(flags.labels), "--labels"
-    elif metadata.labels:
+    elif metadata is not None and metadata.labels:
         labels, reasons["labels"] = metadata.labels, "the model's metadata"
     elif classes is not None and (usual := _USUAL_LABELS.get((guess.task, classes))):
         labels = read_labels(usual)

@@ -24,14 +24,23 @@ _TF_SSD_300_ANCHORS = 1917
 
 @dataclass(frozen=True)
 class HeadGuess:
-    """A head and why: ``classes`` is the number of class ids, None where the shapes do not say."""
+    """A head and why.
+
+    Attributes:
+        task, head, options: for the recipe.
+        reason: of task and head.
+        classes: number of class ids; None where the shapes do not say.
+        ambiguous_with: heads that the shapes fit as well; the user must choose.
+        why: reasons of single options.
+    """
 
     task: str
     head: str
     options: dict[str, Any]
     reason: str
     classes: int | None = None
-    ambiguous_with: tuple[str, ...] = field(default=())
+    ambiguous_with: tuple[str, ...] = ()
+    why: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,10 @@ def activation_of(last_op: str, otherwise: str) -> str:
     return "none" if last_op in ("Softmax", "Sigmoid") else otherwise
 
 
+def _said(why: dict[str, str]) -> dict[str, str]:
+    return {key: reason for key, reason in why.items() if reason}
+
+
 def classifier(outputs: Outputs) -> HeadGuess | None:
     """One output [b, 1000] or [b, 1001] (with a background class 0), trailing ones allowed."""
     if len(outputs.infos) != 1:
@@ -101,7 +114,11 @@ def classifier_guess(outputs: Outputs, reason: str) -> HeadGuess:
         "activation": activation_of(outputs.last_op[info.name], "softmax"),
         "offset": 1 if classes == 1001 else 0,
     }
-    return HeadGuess("classify", "classifier", options, reason, classes)
+    why = {
+        "activation": f"the graph ends in {outputs.last_op[info.name]}",
+        "offset": "1001 scores are 1000 classes after a background" if classes == 1001 else "",
+    }
+    return HeadGuess("classify", "classifier", options, reason, classes, why=_said(why))
 
 
 def ssd(outputs: Outputs) -> HeadGuess | None:
@@ -122,11 +139,12 @@ def ssd(outputs: Outputs) -> HeadGuess | None:
         "background": 0,
     }
     reason = f"box codes and class scores for {boxes[0].shape[1]} anchors"
+    why = {"activation": f"the scores end in {outputs.last_op[scores.name]}"}
     if boxes[0].shape[1] == _TF_SSD_300_ANCHORS and outputs.size == (300, 300):
         options["anchors"] = "tf_ssd_300"
-        reason += ", those of the TensorFlow SSD models at 300×300"
+        why["anchors"] = "1917 at 300×300 are those of the TensorFlow SSD models"
     classes = scores.shape[2] if isinstance(scores.shape[2], int) else None
-    return HeadGuess("detect", "ssd", options, reason, classes)
+    return HeadGuess("detect", "ssd", options, reason, classes, why=why)
 
 
 def yolo(outputs: Outputs) -> HeadGuess | None:
@@ -183,9 +201,9 @@ def segmentation(outputs: Outputs) -> HeadGuess | None:
     reason = f"one map of the image's size with {channels} channel(s)"
     # One channel is the score of the foreground: two class ids.
     classes = 2 if channels == 1 else channels
-    return HeadGuess(
-        "segment", "logits", options, reason, classes if isinstance(classes, int) else None
-    )
+    why = {"form": f"the graph ends in {outputs.last_op[info.name]}"}
+    count = classes if isinstance(classes, int) else None
+    return HeadGuess("segment", "logits", options, reason, count, why=why)
 
 
 _RULES: Sequence[Callable[[Outputs], HeadGuess | None]] = (

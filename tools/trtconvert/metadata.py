@@ -1,61 +1,38 @@
-"""What exporters write about a model into the ONNX file itself."""
+"""The recipe that an exporter wrote into the ONNX file itself."""
 
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
 
 from onnx import ModelProto
 
-from visionrt.errors import ModelError
+from visionrt.errors import EngineFileError, ModelError
+from visionrt.recipe import Recipe
+from visionrt.ultralytics import recipe_from_metadata
+
+# Together they tell Ultralytics' exports from others.
+_TELLING_KEYS = frozenset({"names", "stride", "task"})
 
 
-@dataclass(frozen=True)
-class ExportMetadata:
-    """Ultralytics' metadata; every field is empty where the file has none.
-
-    Attributes:
-        task: ``detect``, ``classify``, or another of theirs.
-        labels: class names by class id.
-        size: height and width, pixels.
-    """
-
-    task: str = ""
-    labels: tuple[str, ...] = ()
-    size: tuple[int, int] | None = None
-
-
-def read_metadata(model: ModelProto) -> ExportMetadata:
-    """Read the model's metadata.
+def recipe_in(model: ModelProto) -> Recipe | None:
+    """The recipe in Ultralytics' metadata, or None where the file has none.
 
     Raises:
-        ModelError: the class names are there but cannot be read.
+        ModelError: a task or an export that is not supported, or metadata that cannot be read.
     """
-    entries = {entry.key: entry.value for entry in model.metadata_props}
-    if not {"names", "stride", "task"} <= entries.keys():
-        return ExportMetadata()
-    names = _literal(entries["names"])
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or sorted(names) != list(range(len(names))):
-        raise ModelError(
-            "class names in the model's metadata as {0: name, 1: name, …}",
-            got=repr(entries["names"][:80]),
-            fix="Give --labels, --task and --preprocess, or export the model again.",
-        )
-    size = _literal(entries.get("imgsz", ""))
-    square = isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)
-    return ExportMetadata(
-        task=entries["task"],
-        labels=tuple(str(names[index]) for index in range(len(names))),
-        size=(size[0], size[1]) if square and isinstance(size, list) else None,
-    )
+    entries = {entry.key: _literal(entry.value) for entry in model.metadata_props}
+    if not entries.keys() >= _TELLING_KEYS:
+        return None
+    try:
+        return recipe_from_metadata(entries)
+    except EngineFileError as error:
+        raise ModelError(error.expected, got=error.got, fix="Export the model again.") from error
 
 
 def _literal(text: str) -> object:
-    """A Python literal, which is how the exporter writes lists and dicts; None if it is not one."""
+    """The exporter writes lists and dicts as Python literals, and plain words as they are."""
     try:
         value: object = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
+        return text
     return value

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnx import ModelProto
+
+from trtconvert.building import CPU
+from trtconvert.targets.base import BuiltPlan, Target
 from visionrt.recipe import Recipe
 
 
@@ -22,6 +26,24 @@ class TargetReport:
     def to_json(self) -> dict[str, Any]:
         """Every field as JSON types."""
         return dict(vars(self))
+
+
+def target_reports(
+    targets: Sequence[Target], plans: Sequence[BuiltPlan], twin: ModelProto
+) -> tuple[TargetReport, ...]:
+    """One entry per target, in order; the plans are those of the GPU targets, in order."""
+    remaining = iter(plans)
+    entries = []
+    for target in targets:
+        if target.backend == CPU:
+            entries.append(TargetReport(CPU, target.name, twin.ByteSize(), 0.0))
+            continue
+        plan = next(remaining)
+        info = plan.info
+        entries.append(
+            TargetReport(info.backend, info.target, len(plan.data), info.build_seconds)
+        )
+    return tuple(entries)
 
 
 @dataclass(frozen=True)

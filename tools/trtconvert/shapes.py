@@ -28,6 +28,11 @@ class ShapeFlags:
     max: Shapes = field(default_factory=dict)
     batch: int | None = None
 
+    @property
+    def explicit(self) -> bool:
+        """Whether shapes were given, not only a batch."""
+        return bool(self.min or self.opt or self.max)
+
     def of(self, name: str) -> tuple[int, ...] | None:
         """The best known shape of an input: the most common one, else the largest or smallest."""
         for shapes in (self.opt, self.max, self.min):
