@@ -1,0 +1,77 @@
+"""The targets of a conversion: chosen, and checked before any long work."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+
+from onnx import ModelProto
+
+from trtconvert.options import BuildOptions
+from trtconvert.progress import Progress
+from trtconvert.targets import parse_targets
+from trtconvert.targets.base import BuiltPlan, ShapeRange, Target
+from visionrt.errors import UsageError
+
+CPU = "cpu"
+_STEPS = 1000
+
+
+def chosen_targets(options: BuildOptions, warnings: list[str]) -> list[Target]:
+    """The targets, each of which this machine can build for.
+
+    Raises:
+        UsageError: an unknown target, or ones that do not go with the output.
+        MissingDependencyError: a library or device is missing.
+    """
+    targets = parse_targets(options.targets or _default_targets(options, warnings))
+    gpu_targets = [target for target in targets if target.backend != CPU]
+    if options.kind == "plan" and (len(gpu_targets) != 1 or len(targets) != 1):
+        raise UsageError(
+            "one GPU target for one raw plan",
+            got=", ".join(target.name for target in targets),
+            fix="Give one, as in --target rtx:sm89, or write an .engine file, which holds several.",
+        )
+    for target in targets:
+        target.check()
+    return targets
+
+
+def _default_targets(options: BuildOptions, warnings: list[str]) -> Sequence[str]:
+    if options.kind == "onnx":
+        return (CPU,)
+    if importlib.util.find_spec("tensorrt_rtx") is not None:
+        return ("rtx",) if options.kind == "plan" else ("rtx", CPU)
+    warnings.append(
+        "TensorRT-RTX is not installed, so the file holds only the CPU twin; "
+        'run: pip install "trtconvert[rtx]"'
+    )
+    return (CPU,)
+
+
+def build_plans(
+    targets: Sequence[Target],
+    typed: ModelProto,
+    ranges: Mapping[str, ShapeRange],
+    progress: Progress,
+) -> list[BuiltPlan]:
+    """One plan per GPU target, in order; blocks until the last is built.
+
+    Raises:
+        ModelError, BuildError, MissingDependencyError: see ``Target.build``.
+    """
+    model = typed.SerializeToString()
+    plans = []
+    for target in targets:
+        if target.backend == CPU:
+            continue
+        stage = f"Building {target.name}"
+
+        def report(done: float, text: str, stage: str = stage) -> bool:
+            progress(stage, int(done * _STEPS), _STEPS)
+            return True
+
+        progress(stage, 0, _STEPS)
+        plans.append(target.build(model, ranges, report))
+        progress(stage, _STEPS, _STEPS)
+    return plans

@@ -1,0 +1,108 @@
+"""Flags that several commands share, and how their texts become values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from trtconvert.guess import RecipeFlags
+from trtconvert.shapes import ShapeFlags, parse_shapes
+from visionrt.errors import UsageError
+from visionrt.recipe import HEADS, TASKS
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+SHARE = click.FloatRange(0, 1)
+
+_RECIPE_FLAGS = (
+    click.option("--task", type=click.Choice(TASKS), help="What the model does."),
+    click.option("--head", type=click.Choice(HEADS), help="Layout of its raw outputs."),
+    click.option("--labels", metavar="NAME|FILE", help="imagenet1000, coco80, coco91, or a file."),
+    click.option(
+        "--preprocess",
+        metavar="NAME|JSON",
+        help="How images become tensors: a preset, a preset with changes "
+        "(imagenet,size=288x288), or JSON.",
+    ),
+    click.option("--head-options", metavar="JSON", help="What the head needs, as an object."),
+    click.option("--confidence", type=SHARE, help="Default score threshold."),
+    click.option("--iou", type=SHARE, help="Default NMS threshold."),
+    click.option("--max-det", type=click.IntRange(1), help="Most detections per image."),
+)
+_SHAPE_FLAGS = (
+    click.option("--batch", type=click.IntRange(1), help="Largest batch of the plans."),
+    click.option("--shapes", metavar="NAME:1x3x640x640", help="One fixed shape."),
+    click.option("--minShapes", "min_shapes", metavar="SHAPES", help="Smallest shapes."),
+    click.option("--optShapes", "opt_shapes", metavar="SHAPES", help="Most common shapes."),
+    click.option("--maxShapes", "max_shapes", metavar="SHAPES", help="Largest shapes."),
+)
+
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+quiet_flag = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+verbose_flag = click.option("-v", "--verbose", is_flag=True, help="Say why, too.")
+
+
+def recipe_flags(function: Function) -> Function:
+    """Add the flags that describe the model."""
+    for option in reversed(_RECIPE_FLAGS):
+        function = option(function)
+    return function
+
+
+def shape_flags(function: Function) -> Function:
+    """Add the flags that give input shapes."""
+    for option in reversed(_SHAPE_FLAGS):
+        function = option(function)
+    return function
+
+
+def take_recipe_flags(flags: dict[str, Any]) -> RecipeFlags:
+    """Move the recipe flags out of a command's keyword arguments.
+
+    Raises:
+        UsageError: ``--head-options`` is not a JSON object.
+    """
+    options = _json_object(flags.pop("head_options"))
+    names = ("task", "head", "labels", "preprocess", "confidence", "iou", "max_det")
+    return RecipeFlags(head_options=options, **{name: flags.pop(name) for name in names})
+
+
+def take_shape_flags(flags: dict[str, Any]) -> ShapeFlags:
+    """Move the shape flags out of a command's keyword arguments.
+
+    Raises:
+        UsageError: ill-formed shapes, or flags that exclude each other.
+    """
+    batch, fixed = flags.pop("batch"), flags.pop("shapes")
+    low, middle, high = (flags.pop(f"{name}_shapes") for name in ("min", "opt", "max"))
+    if sum(bool(given) for given in (batch, fixed, low or middle or high)) > 1:
+        raise UsageError(
+            "one of --batch, --shapes, and --minShapes/--optShapes/--maxShapes",
+            got="several",
+            fix="Keep one: the others are implied.",
+        )
+    if fixed:
+        low = middle = high = fixed
+    parsed = [parse_shapes(text or "") for text in (low, middle, high)]
+    return ShapeFlags(*parsed, batch=batch)
+
+
+def _json_object(text: str | None) -> Mapping[str, Any]:
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            "--head-options as a JSON object", got=f"{text!r} ({error})", fix="Mend the JSON."
+        ) from error
+    if not isinstance(value, dict):
+        raise UsageError(
+            "--head-options as a JSON object", got=repr(text), fix='Write {"key": value}.'
+        )
+    return value

@@ -1,0 +1,104 @@
+"""What the commands print: one JSON object, or tables for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trtconvert.report import Report
+
+_MIB = 1 << 20
+_WIDTH_WITHOUT_TERMINAL = 200
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """One line each on stderr."""
+    for warning in warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; cells are taken literally, whatever brackets they hold."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    # Without a terminal there is no width to keep to: a file or a pipe gets long lines.
+    Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL).print(table)
+
+
+def print_report(report: Report, *, verbose: bool) -> None:
+    """What was built, and how well it agrees with the original."""
+    print_table(
+        f"{report.engine}: {report.precision}",
+        ("target", "backend", "size", "built in"),
+        [
+            (t.target, t.backend, megabytes(t.plan_bytes), f"{t.build_seconds:.1f} s")
+            for t in report.targets
+        ],
+    )
+    rows: list[tuple[str, object]] = [
+        ("nodes", ", ".join(f"{n} {p}" for p, n in report.nodes_by_precision.items()))
+    ]
+    if report.calibration is not None:
+        c = report.calibration
+        rows.append(
+            (
+                "calibration",
+                f"{c['images']} images, {c['method']}, {c['seconds']:.1f} s, "
+                f"peak {megabytes(c['peak_rss_bytes'])}",
+            )
+        )
+    rows += list(report.verification.items())
+    print_table("verification", ("measure", "value"), rows)
+    if verbose:
+        print_reasons(report.recipe.to_json(), report.reasons)
+
+
+def print_reasons(recipe: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
+    """The recipe, with the reason for each field that has one."""
+    print_table("recipe", ("field", "value", "why"), recipe_rows(recipe, reasons))
+
+
+def recipe_rows(
+    recipe: Mapping[str, Any], reasons: Mapping[str, str]
+) -> list[tuple[str, object, str]]:
+    """Flattened fields with their values and reasons; labels are counted, not listed."""
+    rows: list[tuple[str, object, str]] = []
+    for key, value in recipe.items():
+        if isinstance(value, Mapping):
+            for inner, inner_value in value.items():
+                name = f"{key}.{inner}"
+                rows.append((name, inner_value, reasons.get(name, reasons.get(key, "default"))))
+        elif key == "labels":
+            shown = f"{len(value)}: {' | '.join(value[:3])} | …" if value else "none"
+            rows.append((key, shown, reasons.get(key, "default")))
+        else:
+            rows.append((key, value, reasons.get(key, "default")))
+    return rows
+
+
+def megabytes(count: int) -> str:
+    """A size for people."""
+    return f"{count / _MIB:.1f} MiB"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple, dict)):
+        text = json.dumps(value, ensure_ascii=False)
+        return text if len(text) <= 80 else text[:79] + "…"
+    return str(value)

@@ -1,0 +1,62 @@
+"""The conversion path:
+
+onnx model → recipe → passes → calibrate → Q/DQ → verify → build → engine file
+
+Verification comes before the build: it compares the typed graph, which is what every builder gets,
+so a model that lost too much costs no build.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from trtconvert.building import build_plans, chosen_targets
+from trtconvert.check import refuse_known
+from trtconvert.choose import choose_precision
+from trtconvert.clean import clean_model
+from trtconvert.guess import recipe_for
+from trtconvert.load import load_model
+from trtconvert.options import BuildOptions
+from trtconvert.output import check_output, write_output
+from trtconvert.progress import Progress, silent
+from trtconvert.report import Report, target_reports
+from trtconvert.shapes import input_ranges
+
+
+def convert(options: BuildOptions, progress: Progress = silent) -> Report:
+    """Convert a model and write the output; blocks until it is done.
+
+    An interrupt at any time leaves nothing behind.
+
+    Raises:
+        VisionrtError: one subclass per exit code of the command line; see ``visionrt.errors``.
+    """
+    warnings: list[str] = []
+    targets = chosen_targets(options, warnings)
+    check_output(options)
+
+    loaded = load_model(options.model)
+    recipe, reasons = recipe_for(loaded.model, options.recipe, options.shapes)
+    ranges = input_ranges(loaded.model, recipe.preprocess, options.shapes)
+    clean = clean_model(
+        loaded.model, ranges, keep_batch=not options.shapes.explicit, warnings=warnings
+    )
+    refuse_known(clean, targets)
+    typed, agreement = choose_precision(
+        loaded.model, clean, recipe, options, progress, warnings
+    )
+    plans = build_plans(targets, typed.model, ranges, progress)
+
+    report = Report(
+        engine=str(options.output),
+        precision=typed.precision,
+        targets=target_reports(targets, plans, typed.twin),
+        nodes_by_precision=typed.nodes_by_precision,
+        calibration=None if typed.calibration is None else asdict(typed.calibration),
+        verification=agreement.to_json(),
+        recipe=recipe,
+        reasons=reasons,
+        warnings=tuple(warnings),
+    )
+    write_output(options, loaded, typed, targets, plans, report)
+    return report

@@ -1,0 +1,114 @@
+"""Writes what a conversion made: an engine file, a raw plan, or the typed graph."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnx import ModelProto
+
+from trtconvert.building import CPU
+from trtconvert.graph import tensor_info
+from trtconvert.load import LoadedModel
+from trtconvert.options import BuildOptions
+from trtconvert.precision import TypedGraph
+from trtconvert.report import Report
+from trtconvert.targets.base import BuiltPlan, Target
+from trtconvert.version import installed_version
+from visionrt.atomic import write_bytes
+from visionrt.engine_file import write_engine_file
+from visionrt.errors import InputDataError
+from visionrt.manifest import Manifest
+
+TWIN = "model.onnx"
+TYPED = "typed.onnx"
+REPORT = "report.json"
+
+
+def check_output(options: BuildOptions) -> None:
+    """Refuse an output that cannot be written, before hours go into making it.
+
+    Raises:
+        InputDataError: no such folder, not writable, or less room than the model itself takes.
+    """
+    path, folder = options.output, options.output.absolute().parent
+    if not folder.is_dir():
+        raise _cannot_write(path, f"no folder {folder}", f"Make it first: mkdir -p {folder}")
+    if path.is_dir():
+        raise _cannot_write(path, "a folder of that name", "Choose another name.")
+    if not os.access(folder, os.W_OK):
+        raise _cannot_write(path, "a folder that is read-only", "Choose another folder.")
+    if options.model.is_file():
+        needed, free = options.model.stat().st_size, shutil.disk_usage(folder).free
+        if free < needed:
+            raise _cannot_write(
+                path,
+                f"{free / 2**20:.0f} MiB of free space where {needed / 2**20:.0f} are too few",
+                "Free some space, or choose another disk.",
+            )
+
+
+def write_output(
+    options: BuildOptions,
+    loaded: LoadedModel,
+    typed: TypedGraph,
+    targets: Sequence[Target],
+    plans: Sequence[BuiltPlan],
+    report: Report,
+) -> None:
+    """Write the file atomically.
+
+    Raises:
+        InputDataError: the disk is full; nothing is left behind.
+    """
+    if options.kind == "plan":
+        write_bytes(options.output, plans[0].data)
+    elif options.kind == "onnx":
+        write_bytes(options.output, typed.model.SerializeToString())
+    else:
+        _write_engine(options, loaded, typed, targets, plans, report)
+
+
+def _write_engine(
+    options: BuildOptions,
+    loaded: LoadedModel,
+    typed: TypedGraph,
+    targets: Sequence[Target],
+    plans: Sequence[BuiltPlan],
+    report: Report,
+) -> None:
+    members: dict[str, bytes] = {}
+    typed_bytes = typed.model.SerializeToString()
+    twin_member, typed_member = None, TYPED
+    if any(target.backend == CPU for target in targets):
+        twin_member = TWIN
+        members[TWIN] = typed.twin.SerializeToString()
+        typed_member = TWIN if members[TWIN] == typed_bytes else TYPED
+    if typed_member == TYPED:
+        members[TYPED] = typed_bytes
+    members |= {plan.info.member: plan.data for plan in plans}
+    members[REPORT] = report.to_bytes()
+    manifest = Manifest(
+        name=Path(options.model).stem,
+        created_by=f"trtconvert {installed_version()}",
+        precision=report.precision,
+        twin_precision=typed.twin_precision,
+        recipe=report.recipe,
+        inputs=_infos(typed.model, "input"),
+        outputs=_infos(typed.model, "output"),
+        source={"file": loaded.path.name, "sha256": loaded.sha256},
+        twin=twin_member,
+        typed_graph=typed_member,
+        plans=tuple(plan.info for plan in plans),
+    )
+    write_engine_file(options.output, manifest, members)
+
+
+def _infos(model: ModelProto, side: str) -> tuple:
+    return tuple(tensor_info(value) for value in getattr(model.graph, side))
+
+
+def _cannot_write(path: Path, got: str, fix: str) -> InputDataError:
+    return InputDataError(f"to write {path}", got=got, fix=fix)

@@ -1,0 +1,89 @@
+"""Verifies an engine file again: the graphs inside against the model they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto
+
+from trtconvert.calibration.reader import image_files
+from trtconvert.load import load_model
+from trtconvert.passes.emulate_fp16 import emulate_fp16
+from trtconvert.progress import Progress, silent
+from trtconvert.verify import MaxDrop, enforce, labels_beside, verify
+from visionrt.engine_file import EngineFile
+from visionrt.metrics import Agreement
+
+
+@dataclass(frozen=True)
+class Reverified:
+    """Agreement of each graph inside an engine file.
+
+    Attributes:
+        engine: the file.
+        agreements: ``typed`` (what the GPU plans were built from) and ``twin`` (what the CPU runs),
+            where they are in the file.
+        warnings: sentences for people.
+    """
+
+    engine: str
+    agreements: Mapping[str, Agreement]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as JSON types."""
+        graphs = {name: found.to_json() for name, found in self.agreements.items()}
+        return {"engine": self.engine, **graphs, "warnings": list(self.warnings)}
+
+
+def reverify(
+    engine: Path,
+    reference: Path,
+    images: Path,
+    max_drop: MaxDrop | None = None,
+    progress: Progress = silent,
+) -> Reverified:
+    """Compare the graphs of ``engine`` with the model ``reference`` on a folder of images.
+
+    Raises:
+        AccuracyError: a graph loses more than ``max_drop``.
+        EngineFileError: a damaged file.
+        ModelError, InputDataError: the reference or the images cannot be used.
+    """
+    loaded = load_model(reference)
+    original = loaded.model.SerializeToString()
+    files = image_files(images)
+    agreements: dict[str, Agreement] = {}
+    warnings: list[str] = []
+    with EngineFile(engine) as file:
+        manifest = file.manifest
+        labels = labels_beside(images) if manifest.recipe.task == "classify" else {}
+        if loaded.sha256 != manifest.source.get("sha256"):
+            warnings.append(
+                f"{reference} is not the file that the engine was built from "
+                f"({manifest.source.get('file')})"
+            )
+        graphs: dict[str, bytes] = {}
+        if manifest.typed_graph is not None:
+            typed = ModelProto.FromString(file.read(manifest.typed_graph))
+            graphs["typed"] = emulate_fp16(typed).SerializeToString()
+        if manifest.twin is not None:
+            graphs["twin"] = file.read(manifest.twin)
+    for name, graph in graphs.items():
+        agreement = verify(
+            original,
+            graph,
+            manifest.recipe,
+            files,
+            progress,
+            labels=labels,
+            optimize=name == "twin",
+        )
+        agreements[name] = agreement
+        warnings += [text for text in agreement.warnings if text not in warnings]
+        if max_drop is not None:
+            enforce(agreement, max_drop)
+    return Reverified(str(engine), agreements, tuple(warnings))
