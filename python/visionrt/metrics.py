@@ -1,0 +1,345 @@
+"""How far the results of one model agree with those of another on the same images.
+
+The reference is what the candidate should give: the float32 model when a conversion is verified.
+One accumulator per task; each takes the results of an image at a time and keeps only counts.
+
+==========  ==================  ==============================================================
+task        metric              agreement
+==========  ==================  ==============================================================
+classify    ``top1``            share of images with the same best class
+detect      ``box_f1``          F1 of the boxes, matched at IoU 0.5 within a class
+segment     ``pixel``           share of pixels of the same class
+keypoints   ``keypoint_f1``     F1 of the seen keypoints, matched within 5 % of the image's side
+==========  ==================  ==============================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visionrt.errors import UsageError
+from visionrt.results import Classification, Detections, Keypoints, Result, Segmentation
+
+BOX_IOU = 0.5
+KEYPOINT_RADIUS = 0.05
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well a candidate agrees with a reference.
+
+    Attributes:
+        metric: name of the main figure; see the module.
+        images: that were compared.
+        agreement: the main figure, 0…1.
+        cosine: mean cosine of the raw outputs; None where outputs were not compared.
+        details: further figures by name.
+        warnings: what to know before trusting the figures.
+    """
+
+    metric: str
+    images: int
+    agreement: float
+    cosine: float | None = None
+    details: Mapping[str, float | int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Metric, images, agreement, cosine and the details as one flat object."""
+        head: dict[str, Any] = {"metric": self.metric, "images": self.images}
+        return head | {"agreement": self.agreement, "cosine": self.cosine} | dict(self.details)
+
+
+class Accumulator(Protocol):
+    """Counts over images; ``update`` once per image, then ``agreement``."""
+
+    metric: str
+
+    def update(self, reference: Any, candidate: Any) -> None:
+        """Take the two results of one image."""
+        ...
+
+    def agreement(self) -> Agreement:
+        """The figures so far; they leave ``cosine`` to the caller."""
+        ...
+
+
+def accumulator_for(task: str) -> Accumulator:
+    """An empty accumulator for a task. Raises UsageError for an unknown one."""
+    classes: dict[str, type[Any]] = {
+        "classify": TopOneAgreement,
+        "detect": BoxAgreement,
+        "segment": PixelAgreement,
+        "keypoints": KeypointAgreement,
+    }
+    if task not in classes:
+        raise UsageError(f"a task: {' | '.join(classes)}", got=task, fix="Name one of them.")
+    made: Accumulator = classes[task]()
+    return made
+
+
+def compare(task: str, references: Sequence[Result], candidates: Iterable[Result]) -> Agreement:
+    """Agreement of two lists of results, pair by pair.
+
+    Raises:
+        ValueError: the lists differ in length.
+        UsageError: an unknown task.
+    """
+    accumulator = accumulator_for(task)
+    for reference, candidate in zip(references, candidates, strict=True):
+        accumulator.update(reference, candidate)
+    return accumulator.agreement()
+
+
+class TopOneAgreement:
+    """Share of images whose best class is the same. An image without a class agrees with none."""
+
+    metric = "top1"
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._same = 0
+        self._shift = 0.0
+
+    def update(self, reference: Classification, candidate: Classification) -> None:
+        """Take the two results of one image."""
+        self._images += 1
+        if len(reference) and len(candidate):
+            self._same += int(reference.class_id[0] == candidate.class_id[0])
+            self._shift += abs(float(reference.confidence[0]) - float(candidate.confidence[0]))
+
+    def agreement(self) -> Agreement:
+        """Details: ``same``, and ``confidence_shift``, the mean change of the best score."""
+        return Agreement(
+            self.metric,
+            self._images,
+            _share(self._same, self._images),
+            details={"same": self._same, "confidence_shift": _mean(self._shift, self._images)},
+        )
+
+
+class BoxAgreement:
+    """F1 of a detector's boxes against the reference's, above the thresholds both were run with.
+
+    Boxes are matched image by image within a class, the candidate's best score first, each to the
+    free reference box with the largest IoU if that is at least ``BOX_IOU``.
+    """
+
+    metric = "box_f1"
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._references = 0
+        self._candidates = 0
+        self._overlaps: list[float] = []
+        self._shift = 0.0
+
+    def update(self, reference: Detections, candidate: Detections) -> None:
+        """Take the two results of one image."""
+        self._images += 1
+        self._references += len(reference)
+        self._candidates += len(candidate)
+        for c, r, overlap in match_boxes(reference, candidate):
+            self._overlaps.append(overlap)
+            self._shift += float(candidate.confidence[c]) - float(reference.confidence[r])
+
+    def agreement(self) -> Agreement:
+        """Details: counts, precision, recall, mean IoU and mean score shift of the matches."""
+        matched = len(self._overlaps)
+        return Agreement(
+            self.metric,
+            self._images,
+            _share(2 * matched, self._references + self._candidates),
+            details={
+                "precision": _share(matched, self._candidates),
+                "recall": _share(matched, self._references),
+                "mean_iou": _mean(sum(self._overlaps), matched),
+                "score_shift": _mean(self._shift, matched),
+                "boxes_reference": self._references,
+                "boxes_candidate": self._candidates,
+                "boxes_matched": matched,
+            },
+        )
+
+
+class PixelAgreement:
+    """Share of pixels with the same class; every image counts the same, whatever its size."""
+
+    metric = "pixel"
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._shares = 0.0
+        self._both: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._either: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def update(self, reference: Segmentation, candidate: Segmentation) -> None:
+        """Take the two results of one image, masks of one shape."""
+        self._images += 1
+        a, b = reference.mask.ravel(), candidate.mask.ravel()
+        same = a == b
+        self._shares += float(np.count_nonzero(same)) / max(a.size, 1)
+        classes = max(int(a.max(initial=0)), int(b.max(initial=0)), len(self._both) - 1) + 1
+        both = np.bincount(a[same], minlength=classes)
+        either = np.bincount(a, minlength=classes) + np.bincount(b, minlength=classes) - both
+        grow = (0, classes - len(self._both))
+        self._both = np.pad(self._both, grow) + both
+        self._either = np.pad(self._either, grow) + either
+
+    def agreement(self) -> Agreement:
+        """Details: ``mean_iou`` over the classes that either model found on any image."""
+        present = self._either > 0
+        overlaps = self._both[present] / self._either[present]
+        return Agreement(
+            self.metric,
+            self._images,
+            _share(self._shares, self._images),
+            details={
+                "mean_iou": _share(float(overlaps.sum()), overlaps.size),
+                "classes": int(present.sum()),
+            },
+        )
+
+
+class KeypointAgreement:
+    """F1 of the seen keypoints.
+
+    A keypoint is seen when its confidence reaches the result's ``threshold``. One that both see
+    matches when the two places are within ``KEYPOINT_RADIUS`` of the image's longer side. Poses
+    are paired nearest first, by the mean distance of their keypoints.
+    """
+
+    metric = "keypoint_f1"
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._references = 0
+        self._candidates = 0
+        self._matched = 0
+        self._both = 0
+        self._shift = 0.0
+
+    def update(self, reference: Keypoints, candidate: Keypoints) -> None:
+        """Take the two results of one image."""
+        self._images += 1
+        a, b = reference.keypoints, candidate.keypoints
+        seen_a, seen_b = a[..., 2] >= reference.threshold, b[..., 2] >= candidate.threshold
+        self._references += int(seen_a.sum())
+        self._candidates += int(seen_b.sum())
+        if not len(a) or not len(b):
+            return
+        side = max(reference.image_hw)
+        shifts = np.linalg.norm(a[:, None, :, :2] - b[None, :, :, :2], axis=-1) / side
+        for i, j in _pair_nearest(shifts.mean(axis=-1)):
+            both = seen_a[i] & seen_b[j]
+            self._both += int(both.sum())
+            self._shift += float(shifts[i, j][both].sum())
+            self._matched += int((shifts[i, j][both] <= KEYPOINT_RADIUS).sum())
+
+    def agreement(self) -> Agreement:
+        """Details: counts, and ``mean_shift`` of keypoints both see, as a share of the side."""
+        return Agreement(
+            self.metric,
+            self._images,
+            _share(2 * self._matched, self._references + self._candidates),
+            details={
+                "mean_shift": _mean(self._shift, self._both),
+                "keypoints_reference": self._references,
+                "keypoints_candidate": self._candidates,
+                "keypoints_matched": self._matched,
+            },
+        )
+
+
+class OutputCosine:
+    """Mean cosine of raw float outputs: over the outputs of an image, then over images.
+
+    Two outputs that are all zeros have cosine 1; a candidate with NaN or infinity has 0.
+    """
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._sum = 0.0
+        self.non_finite = 0
+
+    def update(
+        self, reference: Mapping[str, NDArray[Any]], candidate: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Take the outputs of one image, by name."""
+        cosines = []
+        for name, array in reference.items():
+            if array.dtype.kind != "f":
+                continue
+            other = candidate[name]
+            is_finite = bool(np.isfinite(other).all())
+            self.non_finite += int(not is_finite)
+            cosines.append(cosine(array, other) if is_finite else 0.0)
+        if cosines:
+            self._images += 1
+            self._sum += sum(cosines) / len(cosines)
+
+    def mean(self) -> float | None:
+        """The mean; None where no float output was seen."""
+        return self._sum / self._images if self._images else None
+
+
+def cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Cosine of the angle between two arrays, in float64. Two zero arrays have 1, one has 0."""
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    norms = float(np.linalg.norm(x)) * float(np.linalg.norm(y))
+    if norms == 0.0:
+        return float(not x.any() and not y.any())
+    return float(np.clip(float(x @ y) / norms, -1.0, 1.0))
+
+
+def match_boxes(reference: Detections, candidate: Detections) -> list[tuple[int, int, float]]:
+    """Matches as ``(candidate row, reference row, IoU)``; see :class:`BoxAgreement`."""
+    overlaps = box_iou(candidate.xyxy, reference.xyxy)
+    overlaps[candidate.class_id[:, None] != reference.class_id[None, :]] = 0.0
+    matches = []
+    for row in np.argsort(-candidate.confidence, kind="stable"):
+        if not len(reference):
+            break
+        best = int(np.argmax(overlaps[row]))
+        if overlaps[row, best] >= BOX_IOU:
+            matches.append((int(row), best, float(overlaps[row, best])))
+            overlaps[:, best] = 0.0
+    return matches
+
+
+def box_iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """IoU of boxes [n, 4] and [m, 4], xyxy: float64 [n, m]. Boxes without area have IoU 0."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0.0), axis=-1)
+    areas = [np.prod(np.maximum(x[:, 2:] - x[:, :2], 0.0), axis=-1) for x in (a, b)]
+    union = areas[0][:, None] + areas[1][None, :] - shared
+    out: NDArray[np.float64] = np.zeros_like(shared)
+    np.divide(shared, union, out=out, where=union > 0)
+    return out
+
+
+def _pair_nearest(distances: NDArray[np.floating]) -> list[tuple[int, int]]:
+    left = distances.copy()
+    pairs = []
+    for _ in range(min(left.shape)):
+        i, j = (int(k) for k in np.unravel_index(int(np.argmin(left)), left.shape))
+        pairs.append((i, j))
+        left[i, :] = np.inf
+        left[:, j] = np.inf
+    return pairs
+
+
+def _share(part: float, whole: float) -> float:
+    """A share; 1 of nothing, as nothing differs."""
+    return float(part) / whole if whole else 1.0
+
+
+def _mean(total: float, count: int) -> float:
+    return total / count if count else 0.0

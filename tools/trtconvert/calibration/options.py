@@ -1,0 +1,67 @@
+"""What calibration is asked to do, and what it reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visionrt.errors import UsageError
+
+METHODS = ("mse", "minmax", "percentile", "entropy")
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """Where activation ranges come from.
+
+    Attributes:
+        images: a folder, or files. May be empty when ``ranges`` is given.
+        method: ``mse`` (least squared error), ``minmax``, ``percentile`` or ``entropy`` (KL).
+        percentile: share of values, in percent, that ``percentile`` keeps unclipped.
+        count: how many images must be there; they are taken at even steps from the sorted list.
+            None takes all, up to 256.
+        ranges: a table written by an earlier run, used instead of measuring ranges.
+        bias_correction: measure and remove the mean error of each output channel.
+    """
+
+    images: Path | Sequence[Path] = ()
+    method: str = "mse"
+    percentile: float = 99.99
+    count: int | None = None
+    ranges: Path | None = None
+    bias_correction: bool = True
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(
+                f"a calibration method: {' | '.join(METHODS)}",
+                got=self.method,
+                fix="Name one of them.",
+            )
+        if not (math.isfinite(self.percentile) and 50 < self.percentile <= 100):
+            raise UsageError(
+                "a percentile above 50, up to 100", got=str(self.percentile), fix="Try 99.99."
+            )
+        if self.count is not None and self.count < 1:
+            raise UsageError(
+                "at least 1 calibration image", got=str(self.count), fix="Ask for 32 or more."
+            )
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What calibration did.
+
+    Attributes:
+        images: that were read.
+        seconds: wall time of all its passes.
+        method: of the ranges.
+        peak_rss_bytes: largest resident set of the process so far.
+    """
+
+    images: int
+    seconds: float
+    method: str
+    peak_rss_bytes: int

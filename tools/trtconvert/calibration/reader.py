@@ -1,0 +1,117 @@
+"""Image files, through the runtime's own preprocessing, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from visionrt import image_io
+from visionrt.errors import InputDataError
+from visionrt.preprocess import Preprocessor
+from visionrt.spec import PreprocessSpec
+
+SUFFIXES = frozenset(
+    [".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+)
+# Ranges settle long before this; a folder of 50,000 photos should not take an hour.
+MOST_IMAGES = 256
+
+
+def image_files(source: Path | Sequence[Path]) -> list[Path]:
+    """Image files of a folder and its subfolders, or of a list, sorted.
+
+    Raises:
+        InputDataError: no such folder, or no image in it.
+    """
+    if not isinstance(source, Path):
+        files = sorted(source)
+    elif source.is_dir():
+        found = source.rglob("*")
+        files = sorted(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
+    else:
+        raise InputDataError(
+            f"a folder of images at {source}", got="no such folder", fix="Check the path."
+        )
+    if not files:
+        raise InputDataError(
+            f"images in {source if isinstance(source, Path) else 'the list'}",
+            got="none",
+            fix=f"Give files that end in {', '.join(sorted(SUFFIXES))}.",
+        )
+    return files
+
+
+class ImageReader:
+    """Iterates over batches of preprocessed images; may be iterated again.
+
+    An image that cannot be read is skipped and named in ``skipped``. Holds one batch at a time.
+
+    Args:
+        source: a folder or files.
+        spec: how an image becomes a tensor.
+        count: how many images must be there; they are taken at even steps from the sorted list.
+            None takes all, up to ``MOST_IMAGES`` of them at even steps.
+        batch: images per tensor; a last part that is not full is filled up with its last image.
+
+    Attributes:
+        files: the chosen files, sorted.
+        skipped: files that could not be read so far, with the reason.
+
+    Raises:
+        InputDataError: no folder, no image, fewer than ``count``; while iterating: every image is
+            unreadable.
+    """
+
+    def __init__(
+        self,
+        source: Path | Sequence[Path],
+        spec: PreprocessSpec,
+        *,
+        count: int | None = None,
+        batch: int = 1,
+    ) -> None:
+        files = image_files(source)
+        if count is not None and len(files) < count:
+            raise InputDataError(
+                f"{count} images", got=str(len(files)), fix="Add images, or ask for fewer."
+            )
+        wanted = min(len(files), MOST_IMAGES) if count is None else count
+        self.files = [files[i * len(files) // wanted] for i in range(wanted)]
+        self.skipped: dict[Path, str] = {}
+        self._preprocessor = Preprocessor(spec)
+        self._batch = batch
+
+    def __len__(self) -> int:
+        """Images that can be read, as far as is known."""
+        return len(self.files) - len(self.skipped)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        pending: list[NDArray[Any]] = []
+        for path in self.files:
+            if path in self.skipped:
+                continue
+            try:
+                pending.append(image_io.decode(path))
+            except InputDataError as error:
+                self.skipped[path] = error.got
+                continue
+            if len(pending) == self._batch:
+                yield self._preprocessor(pending)
+                pending = []
+        if pending:
+            pending += [pending[-1]] * (self._batch - len(pending))
+            yield self._preprocessor(pending)
+        if len(self.skipped) == len(self.files):
+            first = self.files[0]
+            raise InputDataError(
+                "an image that can be read",
+                got=f"{len(self.files)} that cannot, {first.name} first: {self.skipped[first]}",
+                fix="Give JPEG, PNG or WebP files.",
+            )
+
+    def warnings(self) -> list[str]:
+        """One line per skipped file."""
+        return [f"skipped {path}: {reason}" for path, reason in self.skipped.items()]

@@ -1,0 +1,71 @@
+"""Activation ranges to and from a JSON file, so that a second build need not see the images."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from visionrt.atomic import write_bytes
+from visionrt.errors import UsageError
+
+FORMAT = "trtconvert-ranges"
+VERSION = 1
+
+
+def write_table(path: Path, thresholds: Mapping[str, float], method: str) -> None:
+    """Write thresholds by tensor name.
+
+    Raises:
+        InputDataError: the file cannot be written.
+    """
+    value = {
+        "format": FORMAT,
+        "version": VERSION,
+        "method": method,
+        "thresholds": dict(sorted(thresholds.items())),
+    }
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_table(path: Path, tensors: Sequence[str]) -> tuple[dict[str, float], str]:
+    """Thresholds of ``tensors``, and the method they came from.
+
+    Raises:
+        UsageError: no such file, another format, a value that is no finite number of at least 0,
+            or a tensor without a value.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _bad(path, str(error)) from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise _bad(path, "something else")
+    if value.get("version") != VERSION:
+        raise _bad(path, f"version {value.get('version')}")
+    table = value.get("thresholds")
+    if not isinstance(table, dict) or not all(map(_is_threshold, table.values())):
+        raise _bad(path, "a threshold that is no finite number of at least 0")
+    missing = [name for name in tensors if name not in table]
+    if missing:
+        raise UsageError(
+            f"{path} to have a range for each of the {len(tensors)} int8 tensors",
+            got=f"none for {len(missing)} of them, {missing[0]!r} first",
+            fix="It was written for another model: calibrate with --calib.",
+        )
+    return {name: float(table[name]) for name in tensors}, str(value.get("method", "unknown"))
+
+
+def _is_threshold(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) and value >= 0
+
+
+def _bad(path: Path, got: str) -> UsageError:
+    return UsageError(
+        f"a table of ranges, version {VERSION}, in {path}",
+        got=got,
+        fix="Give a file that --save-ranges wrote.",
+    )

@@ -1,0 +1,79 @@
+"""Symmetric int8 scales and values, as ``QuantizeLinear`` computes them.
+
+Weights: ``q = clip(round_half_even(w / scale), -127, 127)``; without -128, so that the range is
+the same on both sides. Scales are float16 numbers, so that a float16 graph and a float32 graph
+hold the same integers, and never below float16's smallest normal: a smaller one would flush to
+zero on a GPU.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+QMAX = 127
+SCALE_MIN = float(np.finfo(np.float16).smallest_normal)
+_SCALE_MAX = float(np.finfo(np.float16).max)
+# Shares of a channel's largest weight that are tried as its clipping point.
+_CLIP_GRID = np.linspace(1.0, 0.5, 26)
+
+
+def scale_for(threshold: NDArray[np.floating] | float) -> NDArray[np.float32]:
+    """Scales that map ``±threshold`` to ±127, rounded to float16 and kept inside its range.
+
+    Returns:
+        float32 array of the shape of ``threshold``, all values above zero.
+    """
+    raw = np.asarray(threshold, np.float64) / QMAX
+    return np.clip(raw, SCALE_MIN, _SCALE_MAX).astype(np.float16).astype(np.float32)
+
+
+def quantize(values: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Integers of weights; ``scale`` broadcasts against them."""
+    integers: NDArray[np.int8] = np.clip(np.rint(values / scale), -QMAX, QMAX).astype(np.int8)
+    return integers
+
+
+def quantized_weight(
+    weight: NDArray[np.float32], axis: int
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Integers of the shape of ``weight``, and one scale per slice along ``axis``."""
+    scales = weight_scales(weight, axis)
+    return quantize(weight, _along(scales, axis, weight.ndim)), scales
+
+
+def dequantized_weight(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """``weight`` after int8: what its DequantizeLinear gives."""
+    integers, scales = quantized_weight(weight, axis)
+    return (integers * _along(scales, axis, weight.ndim)).astype(np.float32)
+
+
+def weight_scales(
+    weight: NDArray[np.float32], axis: int, *, clip: bool = True
+) -> NDArray[np.float32]:
+    """One scale per slice of ``weight`` along ``axis``.
+
+    Args:
+        clip: choose the clipping point with the least squared error, instead of the largest
+            absolute weight.
+
+    Returns:
+        float32 of shape ``(weight.shape[axis],)``.
+    """
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    peak = np.abs(rows).max(axis=1, keepdims=True).astype(np.float64)
+    best = scale_for(peak)
+    if not clip:
+        return best[:, 0]
+    least = np.full((len(rows), 1), np.inf)
+    for share in _CLIP_GRID:
+        scale = scale_for(peak * share)
+        wrong = rows - quantize(rows, scale) * scale
+        error = np.square(wrong, dtype=np.float64).sum(axis=1, keepdims=True)
+        best = np.where(error < least, scale, best)
+        least = np.minimum(error, least)
+    return best[:, 0]
+
+
+def _along(scales: NDArray[np.float32], axis: int, rank: int) -> NDArray[np.float32]:
+    return scales.reshape([-1 if d == axis else 1 for d in range(rank)])
