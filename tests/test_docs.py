@@ -91,10 +91,10 @@ def test_the_code_map_names_every_module() -> None:
 
 
 def test_the_changelog_knows_the_version() -> None:
-    from importlib.metadata import version
+    from visionrt.version import __version__
 
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert "## [Unreleased]" in text or f"## [{version('trtconvert')}]" in text
+    assert "## [Unreleased]" in text or f"## [{__version__}]" in text
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from visionrt.version import __version__
+
 # Name -> the module that defines it. Importing a package that a script may never use costs every
 # script time, so each is imported when it is first asked for.
 _PUBLIC = {
@@ -43,6 +45,7 @@ __all__ = [
     "Result",
     "Segmentation",
     "VisionrtError",
+    "__version__",
     "load",
 ]
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from visionrt.cli import bench, doctor, predict
 from visionrt.errors import UsageError, VisionrtError
+from visionrt.version import __version__
 
 INTERRUPTED = 130
 
@@ -39,10 +40,8 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line, for the program and for the documentation test."""
-    from importlib.metadata import version
-
     parser = Parser(prog="visionrt", description="Run engine files made by trtconvert.")
-    parser.add_argument("--version", action="version", version=f"visionrt {version('trtconvert')}")
+    parser.add_argument("--version", action="version", version=f"visionrt {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (predict, bench, doctor):
         name = module.__name__.rpartition(".")[2]
