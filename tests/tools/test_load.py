@@ -72,7 +72,7 @@ def test_flipped_bytes_never_escape_as_another_exception(tmp_path):
         [node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]), node("Relu", ["a"], ["y"])],
         [numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "w")],
     ).SerializeToString()
-    refused = 0
+    messages = []
     for position in range(len(data)):
         for mask in (0x01, 0x80, 0xFF):
             flipped = bytearray(data)
@@ -80,9 +80,9 @@ def test_flipped_bytes_never_escape_as_another_exception(tmp_path):
             try:
                 load_model(saved(tmp_path, bytes(flipped)))
             except (ModelError, InputDataError) as error:
-                refused += 1
-                assert "\n" not in str(error)
-    assert refused > len(data)
+                messages.append(str(error))
+    assert len(messages) > len(data)
+    assert not any("\n" in message for message in messages)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_sorting_sees_what_bodies_read():
 
 def test_missing_initializer_names_tensor_and_reader():
     model = tiny([node("Conv", ["x", "stem.weight"], ["y"], name="stem")])
-    with pytest.raises(ModelError, match=r"'stem.weight', which Conv 'stem' reads"):
+    with pytest.raises(ModelError, match=r"'stem\.weight', which Conv 'stem' reads"):
         check_graph(model)
 
 
@@ -260,7 +260,7 @@ def test_external_data_through_a_link_that_leaves(tmp_path):
 
 
 def test_external_data_missing_or_short(tmp_path):
-    with pytest.raises(InputDataError, match="other.bin"):
+    with pytest.raises(InputDataError, match=r"other\.bin"):
         load_model(saved(tmp_path, with_external_weight(tmp_path, "other.bin")))
     with pytest.raises(InputDataError, match="truncated"):
         load_model(saved(tmp_path, with_external_weight(tmp_path, "weights.bin", offset="20")))

@@ -29,7 +29,9 @@ def value(name, shape, dtype=TensorProto.FLOAT):
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
-def graph_of(nodes, initializers=(), *, inputs=None, outputs=None, opset=17, functions=(), domains=()):
+def graph_of(
+    nodes, initializers=(), *, inputs=None, outputs=None, opset=17, functions=(), domains=()
+):
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -377,7 +379,9 @@ def test_cleaning_changes_no_result(name):
     for got, expected in zip(run(clean, feeds), run(original, feeds), strict=True):
         # Merged weights are rounded once more per layer; some 60 layers of float32.
         scale = np.abs(expected).max()
-        np.testing.assert_allclose(got, expected, rtol=0, atol=64 * np.finfo(np.float32).eps * scale)
+        np.testing.assert_allclose(
+            got, expected, rtol=0, atol=64 * np.finfo(np.float32).eps * scale
+        )
 
 
 def test_clean_twin_takes_any_batch():

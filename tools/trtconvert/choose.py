@@ -55,7 +55,9 @@ def choose_precision(
     *faster, last = _candidates(options)
     for precision in faster:
         try:
-            return _attempt(reference, clean, recipe, precision, options, evidence, progress, warnings)
+            return _attempt(
+                reference, clean, recipe, precision, options, evidence, progress, warnings
+            )
         except (AccuracyError, ModelError) as error:
             warnings.append(f"{precision} was not taken: {error.got}")
     return _attempt(reference, clean, recipe, last, options, evidence, progress, warnings)

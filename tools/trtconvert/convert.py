@@ -42,9 +42,7 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         loaded.model, ranges, keep_batch=not options.shapes.explicit, warnings=warnings
     )
     refuse_known(clean, targets)
-    typed, agreement = choose_precision(
-        loaded.model, clean, recipe, options, progress, warnings
-    )
+    typed, agreement = choose_precision(loaded.model, clean, recipe, options, progress, warnings)
     plans = build_plans(targets, typed.model, ranges, progress)
 
     report = Report(

@@ -51,13 +51,14 @@ def read_external_data(model: ModelProto, folder: Path, max_bytes: int) -> tuple
 def _byte_count(tensor: TensorProto) -> int:
     if any(size < 0 for size in tensor.dims):
         raise _malformed(tensor.name, f"dimensions {list(tensor.dims)}")
-    elements = math.prod(tensor.dims)
+    elements: int = math.prod(tensor.dims)
     if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1):
         return (elements + 1) // 2
     try:
-        return int(elements * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+        itemsize = int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
     except KeyError as error:
         raise _malformed(tensor.name, f"element type {tensor.data_type}") from error
+    return elements * itemsize
 
 
 def _inside(folder: Path, location: str, tensor: str) -> Path:

@@ -1,7 +1,7 @@
 """Finds a model's recipe: what the flags say, then its metadata, then the shapes of its graph.
 
-Nothing is guessed silently: every field has a reason, and where the graph leaves a choice that would
-change results (which head, how a classifier's images were normalised), the user is asked.
+Nothing is guessed silently: every field has a reason, and where the graph leaves a choice that
+would change results (which head, how images were normalised), the user is asked.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _USUAL_LABELS = {
     ("detect", 80): "coco80",
     ("detect", 91): "coco91",
 }
+
+
 @dataclass(frozen=True)
 class RecipeFlags:
     """What the user says about the model; None where nothing was said.
@@ -87,9 +89,7 @@ def recipe_for(
         if (value := getattr(flags, key)) is not None
     }
     reasons |= {key: f"--{key.replace('_', '-')}" for key in thresholds}
-    recipe = Recipe(
-        guess.task, guess.head, spec, labels=labels, head_options=options, **thresholds
-    )
+    recipe = Recipe(guess.task, guess.head, spec, labels=labels, head_options=options, **thresholds)
     return recipe, reasons
 
 
@@ -140,7 +140,7 @@ def _head(outputs: Outputs, flags: RecipeFlags, metadata: Recipe | None) -> Head
     if guess is None:
         raise _ask(outputs, "no head that its outputs give away")
     if flags.head is not None and flags.head != guess.head:
-        # The shapes say otherwise, or left a choice: the user knows, and gives the options.
+        # The shapes say otherwise: the user knows, and gives the options.
         known = {"output": guess.options["output"]} if "output" in guess.options else {}
         return HeadGuess(task or guess.task, flags.head, known, "--head", guess.classes)
     if flags.head is None and guess.ambiguous_with:

@@ -152,26 +152,27 @@ def yolo(outputs: Outputs) -> HeadGuess | None:
     if len(outputs.infos) != 1 or len(outputs.infos[0].shape) != 3:
         return None
     (info,) = outputs.infos
-    first, second = info.shape[1:]
-    if not isinstance(first, int) or not isinstance(second, int):
+    rows, columns = info.shape[1:]
+    if not isinstance(rows, int) or not isinstance(columns, int):
         return None
     cells = outputs.cells()
-    if second in cells and first > 4:
-        reason = f"one output [b, 4 + {first - 4} classes, {second} grid cells]"
-        options = {"output": info.name, "form": "v8"}
-        return HeadGuess("detect", "yolo", options, reason, first - 4)
-    if second <= 5:
+    fits: list[tuple[str, int, str, tuple[str, ...]]] = []
+    if columns in cells and rows > 4:
+        fits.append(("v8", rows - 4, f"4 + {rows - 4} classes, {columns} grid cells", ()))
+    if rows in cells and columns > 5:
+        # With one anchor per cell, YOLOX's raw grid and YOLOv6's decoded boxes look the same.
+        layout = f"{rows} grid cells, 5 + {columns - 5} classes"
+        fits.append(("v5", columns - 5, layout, ("yolox", "yolo")))
+    if rows % _V5_ANCHORS_PER_CELL == 0 and rows // 3 in cells and columns > 5:
+        layout = f"3 anchors × {rows // 3} grid cells, 5 + {columns - 5} classes"
+        fits.append(("v5", columns - 5, layout, ()))
+    if not fits:
         return None
-    if first in {cell * _V5_ANCHORS_PER_CELL for cell in cells}:
-        reason = f"one output [b, 3 anchors × {first // 3} grid cells, 5 + {second - 5} classes]"
-        options = {"output": info.name, "form": "v5"}
-        return HeadGuess("detect", "yolo", options, reason, second - 5)
-    if first in cells:
-        reason = f"one output [b, {first} grid cells, 5 + {second - 5} classes]"
-        return HeadGuess(
-            "detect", "yolox", {"output": info.name}, reason, second - 5, ("yolox", "yolo")
-        )
-    return None
+    form, classes, layout, heads = fits[0]
+    if len(fits) > 1:
+        heads = ("yolo", "yolox")
+    options = {"output": info.name, "form": form}
+    return HeadGuess("detect", "yolo", options, f"one output [b, {layout}]", classes, heads)
 
 
 def movenet(outputs: Outputs) -> HeadGuess | None:

@@ -72,10 +72,11 @@ def spec_from_text(
     changes: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     if geometry.size is None and "size" not in given:
+        name = _preset_name(text) or "yolo"
         raise UsageError(
             "an input size, which the graph leaves open",
             got="none",
-            fix=f"Add it to --preprocess, as in {text.split(',')[0]},size=640x640, or --shapes.",
+            fix=f"Add it to --preprocess, as in {name},size=640x640, or give --shapes.",
         )
     for key in ("size", "layout", "dtype"):
         from_graph = getattr(geometry, key)

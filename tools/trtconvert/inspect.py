@@ -46,11 +46,12 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _engine(path: Path) -> dict[str, Any]:
     with EngineFile(path) as file:
         manifest = file.manifest
-        out = {"kind": "engine", "file": str(path), "bytes": path.stat().st_size}
+        out: dict[str, Any] = {"kind": "engine", "file": str(path), "bytes": path.stat().st_size}
         out |= manifest.to_json()
-        for graph in dict.fromkeys(filter(None, (manifest.typed_graph, manifest.twin))):
-            model = ModelProto.FromString(file.read(graph))
-            out.setdefault("operators", {})[graph] = operators(model)
+        graphs = dict.fromkeys(filter(None, (manifest.typed_graph, manifest.twin)))
+        out["operators"] = {
+            name: operators(ModelProto.FromString(file.read(name))) for name in graphs
+        }
         if REPORT in manifest.members:
             report = json.loads(file.read(REPORT))
             out["nodes_by_precision"] = report["nodes_by_precision"]

@@ -198,21 +198,18 @@ def _check_operators(model: ModelProto) -> None:
 
 def _why_unknown(op_type: str, domain: str, version: int) -> str:
     """Reason an operator is not supported, or an empty string."""
-    if domain not in ("", "ai.onnx.ml"):
-        if op_type.endswith("_TRT"):
-            return "a TensorRT plugin (export without NMS: it runs outside the engine)"
-        if domain.startswith("com.microsoft"):
-            return "only ONNX Runtime has it (take the model from before its optimizer)"
-        return f"the domain {domain!r} is not part of ONNX"
-    if not onnx.defs.has(op_type, domain):
-        if op_type.endswith("_TRT"):
-            return "a TensorRT plugin (export without NMS: it runs outside the engine)"
-        return "no such operator"
-    try:
-        schema = onnx.defs.get_schema(op_type, max_inclusive_version=version, domain=domain)
-    except onnx.defs.SchemaError:
-        return f"not in operator set {version}, which the model declares"
-    return "removed from ONNX" if schema.deprecated else ""
+    known_domain = domain in ("", "ai.onnx.ml")
+    if known_domain and onnx.defs.has(op_type, domain):
+        try:
+            schema = onnx.defs.get_schema(op_type, max_inclusive_version=version, domain=domain)
+        except onnx.defs.SchemaError:
+            return f"not in operator set {version}, which the model declares"
+        return "removed from ONNX" if schema.deprecated else ""
+    if op_type.endswith("_TRT"):
+        return "a TensorRT plugin (export without NMS: it runs outside the engine)"
+    if domain.startswith("com.microsoft"):
+        return "only ONNX Runtime has it (take the model from before its optimizer)"
+    return "no such operator" if known_domain else f"the domain {domain!r} is not part of ONNX"
 
 
 def _fill_output_shapes(model: ModelProto) -> None:

@@ -70,7 +70,9 @@ class BuildOptions:
     @property
     def allowed_drop(self) -> MaxDrop | None:
         """``max_drop``, with the default of ``auto``."""
-        return AUTO_MAX_DROP if self.max_drop is None and self.precision == "auto" else self.max_drop
+        return (
+            AUTO_MAX_DROP if self.max_drop is None and self.precision == "auto" else self.max_drop
+        )
 
     @property
     def kind(self) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from onnx import ModelProto
+from onnx import ValueInfoProto
 
 from trtconvert.building import CPU
 from trtconvert.graph import tensor_info
@@ -20,7 +20,7 @@ from trtconvert.version import installed_version
 from visionrt.atomic import write_bytes
 from visionrt.engine_file import write_engine_file
 from visionrt.errors import InputDataError
-from visionrt.manifest import Manifest
+from visionrt.manifest import Manifest, TensorInfo
 
 TWIN = "model.onnx"
 TYPED = "typed.onnx"
@@ -96,8 +96,8 @@ def _write_engine(
         precision=report.precision,
         twin_precision=typed.twin_precision,
         recipe=report.recipe,
-        inputs=_infos(typed.model, "input"),
-        outputs=_infos(typed.model, "output"),
+        inputs=_infos(typed.model.graph.input),
+        outputs=_infos(typed.model.graph.output),
         source={"file": loaded.path.name, "sha256": loaded.sha256},
         twin=twin_member,
         typed_graph=typed_member,
@@ -106,8 +106,8 @@ def _write_engine(
     write_engine_file(options.output, manifest, members)
 
 
-def _infos(model: ModelProto, side: str) -> tuple:
-    return tuple(tensor_info(value) for value in getattr(model.graph, side))
+def _infos(values: Iterable[ValueInfoProto]) -> tuple[TensorInfo, ...]:
+    return tuple(tensor_info(value) for value in values)
 
 
 def _cannot_write(path: Path, got: str, fix: str) -> InputDataError:

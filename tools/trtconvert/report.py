@@ -40,9 +40,7 @@ def target_reports(
             continue
         plan = next(remaining)
         info = plan.info
-        entries.append(
-            TargetReport(info.backend, info.target, len(plan.data), info.build_seconds)
-        )
+        entries.append(TargetReport(info.backend, info.target, len(plan.data), info.build_seconds))
     return tuple(entries)
 
 

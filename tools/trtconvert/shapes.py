@@ -1,4 +1,4 @@
-"""Sizes of the graph's inputs: from flags, and checked against the graph and the preprocess spec."""
+"""Sizes of the graph's inputs: from flags, checked against the graph and the preprocess spec."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ class DefaultBuildGroup(click.Group):
     """A group whose command may be left out: ``trtconvert MODEL …`` builds."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``build`` before what is no command but looks like a model or a flag."""
         if args and args[0] not in self.commands and args[0] not in _GROUP_FLAGS:
             first = args[0]
             if first.startswith("-") or "." in first or "/" in first or Path(first).exists():
@@ -36,10 +37,13 @@ class DefaultBuildGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or suggest the near miss."""
         name = args[0]
         if name not in self.commands:
             near = difflib.get_close_matches(name, self.commands, 1)
-            hint = f" Did you mean {near[0]}?" if near else f" Commands: {', '.join(self.commands)}."
+            hint = (
+                f" Did you mean {near[0]}?" if near else f" Commands: {', '.join(self.commands)}."
+            )
             raise click.UsageError(f"No such command or model {name!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -62,32 +66,30 @@ for _command in (build, check, inspect, verify, extract, guess):
 
 def run(argv: Sequence[str]) -> int:
     """Run the command line; returns the exit code. Exceptions that are bugs pass through."""
-    args = list(argv)
     try:
-        with cli.make_context("trtconvert", args) as context:
+        with cli.make_context("trtconvert", list(argv)) as context:
             cli.invoke(context)
-    except VisionrtError as error:
-        return _failed(argv, str(error), error.exit_code)
-    except click.UsageError as error:
-        usage = error.ctx.command_path if error.ctx is not None else "trtconvert"
-        text = f"{error.format_message().rstrip('.')}. See: {usage} --help"
-        return _failed(argv, text, UsageError.exit_code)
-    except click.ClickException as error:
-        return _failed(argv, error.format_message(), UsageError.exit_code)
     except click.exceptions.Exit as done:
         return int(done.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        return _failed(argv, "interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader (head, less) has gone. Keep the interpreter from flushing into it at exit.
         sys.stderr.close()
-        return 0
+    except (VisionrtError, click.ClickException, click.Abort, KeyboardInterrupt) as error:
+        message, exit_code = _explain(error)
+        sys.stderr.write(f"error: {message}\n")
+        if "--json" in argv:
+            sys.stdout.write(json.dumps({"error": message, "exit_code": exit_code}) + "\n")
+        return exit_code
     return 0
 
 
-def _failed(argv: Sequence[str], message: str, exit_code: int) -> int:
-    line = " ".join(message.split())
-    sys.stderr.write(f"error: {line}\n")
-    if "--json" in argv:
-        sys.stdout.write(json.dumps({"error": line, "exit_code": exit_code}) + "\n")
-    return exit_code
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One line for people, and the exit code."""
+    if isinstance(error, VisionrtError):
+        return " ".join(str(error).split()), error.exit_code
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "trtconvert"
+        message = " ".join(error.format_message().split()).rstrip(".")
+        return f"{message}. See: {command} --help", UsageError.exit_code
+    return "interrupted", INTERRUPTED

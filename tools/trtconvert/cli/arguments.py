@@ -88,8 +88,8 @@ def take_shape_flags(flags: dict[str, Any]) -> ShapeFlags:
         )
     if fixed:
         low = middle = high = fixed
-    parsed = [parse_shapes(text or "") for text in (low, middle, high)]
-    return ShapeFlags(*parsed, batch=batch)
+    low, middle, high = (parse_shapes(text or "") for text in (low, middle, high))
+    return ShapeFlags(min=low, opt=middle, max=high, batch=batch)
 
 
 def _json_object(text: str | None) -> Mapping[str, Any]:

@@ -12,6 +12,11 @@ from trtconvert.cli.arguments import PATH, json_flag
 from trtconvert.cli.show import megabytes, print_json, print_table, recipe_rows
 from trtconvert.inspect import inspect as inspect_file
 
+_FACTS = (
+    *("bytes", "sha256", "name", "created_by", "source", "header", "producer", "opset"),
+    *("precision", "twin_precision", "nodes_by_precision", "verification", "weights"),
+)
+
 
 @click.command()
 @click.argument("file", type=PATH)
@@ -45,9 +50,7 @@ def inspect(file: Path, as_json: bool) -> None:
 
 
 def _facts(found: Mapping[str, Any]) -> list[tuple[str, object]]:
-    shown = ("bytes", "sha256", "name", "created_by", "source", "header", "producer", "opset")
-    shown += ("precision", "twin_precision", "nodes_by_precision", "verification", "weights")
-    facts: list[tuple[str, object]] = [(key, found[key]) for key in shown if found.get(key)]
+    facts: list[tuple[str, object]] = [(key, found[key]) for key in _FACTS if found.get(key)]
     operators = found.get("operators", {})
     # An engine file has one table per graph, a model only its own.
     graphs = operators if found["kind"] == "engine" else {"operators": operators}

@@ -30,6 +30,7 @@ class Bars:
         )
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Move the stage's bar; the first call draws it."""
         if not self._enabled:
             return
         if stage not in self._tasks:

@@ -1,7 +1,7 @@
 """Settles the sizes of the graph's inputs and outputs.
 
-1. Every size of an input but the batch is written as a number. The preprocess spec has one size, and
-   builders fail on float16 grids with a dynamic height or width.
+1. Every size of an input but the batch is written as a number. The preprocess spec has one size,
+   and builders fail on float16 grids with a dynamic height or width.
 2. A symbolic batch is called ``batch``, and stays symbolic where its range says so: the CPU twin
    then takes any batch, a plan the range it was built for. A range of one size fixes it.
 3. Symbolic sizes of outputs are inferred afresh. Equal names must mean equal sizes (builders take

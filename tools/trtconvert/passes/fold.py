@@ -59,7 +59,7 @@ def _constant(node: NodeProto, stored: dict[str, TensorProto]) -> TensorProto | 
     if source is None:
         return None
     if node.op_type == "Identity":
-        return TensorProto.FromString(source.SerializeToString())
+        return _copy(source)
     if node.op_type == "Cast":
         to = next(a.i for a in node.attribute if a.name == "to")
         if to in _CASTABLE and source.data_type in _CASTABLE:
@@ -74,7 +74,7 @@ def _constant(node: NodeProto, stored: dict[str, TensorProto]) -> TensorProto | 
 def _constant_value(node: NodeProto) -> TensorProto | None:
     attribute = node.attribute[0]
     if attribute.name == "value":
-        return TensorProto.FromString(attribute.t.SerializeToString())
+        return _copy(attribute.t)
     if attribute.name in ("value_float", "value_floats"):
         value: object = attribute.f if attribute.name == "value_float" else list(attribute.floats)
         return numpy_helper.from_array(np.array(value, np.float32))
@@ -82,3 +82,9 @@ def _constant_value(node: NodeProto) -> TensorProto | None:
         value = attribute.i if attribute.name == "value_int" else list(attribute.ints)
         return numpy_helper.from_array(np.array(value, np.int64))
     return None
+
+
+def _copy(tensor: TensorProto) -> TensorProto:
+    out = TensorProto()
+    out.CopyFrom(tensor)
+    return out

@@ -1,6 +1,6 @@
 """Removes what no output needs, and gives every node a name.
 
-1. An initializer is not a graph input too (a habit of IR version 3 that makes weights look variable).
+1. An initializer is not a graph input too (a habit of IR version 3; weights then look variable).
 2. Nodes that no output depends on go.
 3. Initializers that nothing reads go.
 4. Shapes noted on inner values, and doc strings, go: the former may be stale, both are ballast.

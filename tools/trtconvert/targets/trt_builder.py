@@ -104,6 +104,11 @@ def build_plan(
 
 
 def strongly_typed_flag(trt: Any) -> int:
+    """The network flag for graphs that state their precisions; its bit moved between versions.
+
+    Raises:
+        MissingDependencyError: a version without it.
+    """
     flag = member(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     if flag is None:
         raise MissingDependencyError(
@@ -133,6 +138,7 @@ def _parse(trt: Any, network: Any, logger: Any, model: bytes) -> Any:
 
 
 def describe_parser_error(error: Any) -> str:
+    """A parser's error as one line, with the operator and name of the node where it has one."""
     reason = " ".join(str(error.desc()).removeprefix("Assertion failed:").split())
     operator, name = error.node_operator(), error.node_name()
     if not operator:

@@ -1,0 +1,327 @@
+"""The recipe is found from flags, metadata and shapes, and doubt is never settled silently."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto, helper
+
+from trtconvert.guess import RecipeFlags, recipe_for
+from trtconvert.load import load_model
+from trtconvert.shapes import ShapeFlags, input_ranges, parse_shapes
+from trtconvert.targets.base import ShapeRange
+from visionrt.errors import ModelError, UsageError
+from visionrt.spec import PRESETS, PreprocessSpec
+
+MODELS = Path(__file__).parents[1] / "data" / "models"
+
+
+def model_with(outputs, *, image=(1, 3, 96, 96), dtype=TensorProto.FLOAT, last="Identity"):
+    """A graph that is only its interface: each output comes from one ``last`` node."""
+    nodes, values, feeds = [], [], [helper.make_tensor_value_info("image", dtype, image)]
+    for name, shape in outputs.items():
+        feeds.append(helper.make_tensor_value_info(f"{name}_in", TensorProto.FLOAT, shape))
+        values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        nodes.append(helper.make_node(last, [f"{name}_in"], [name]))
+    graph = helper.make_graph(nodes, "g", feeds, values)
+    # The other inputs are weights as far as the converter is concerned.
+    for value in feeds[1:]:
+        sizes = [size if isinstance(size, int) else 1 for size in outputs[value.name[:-3]]]
+        count = 1
+        for size in sizes:
+            count *= size
+        graph.initializer.append(
+            helper.make_tensor(value.name, TensorProto.FLOAT, sizes, bytes(4 * count), raw=True)
+        )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def flags(preprocess="none", **others):
+    return RecipeFlags(preprocess=preprocess, **others)
+
+
+def with_metadata(model, **entries):
+    helper.set_model_props(model, {key: str(value) for key, value in entries.items()})
+    return model
+
+
+# structure
+
+
+@pytest.mark.parametrize(
+    ("outputs", "last", "task", "head", "options"),
+    [
+        ({"y": (1, 1000)}, "Identity", "classify", "classifier",
+         {"output": "y", "activation": "softmax", "offset": 0}),
+        ({"y": (1, 1001)}, "Softmax", "classify", "classifier",
+         {"output": "y", "activation": "none", "offset": 1}),
+        ({"y": (1, 1000, 1, 1)}, "Identity", "classify", "classifier",
+         {"output": "y", "activation": "softmax", "offset": 0}),
+        # 96×96 has 12² + 6² + 3² = 189 cells at strides 8, 16 and 32.
+        ({"y": (1, 84, 189)}, "Identity", "detect", "yolo", {"output": "y", "form": "v8"}),
+        ({"y": (1, 7, 189)}, "Identity", "detect", "yolo", {"output": "y", "form": "v8"}),
+        ({"y": (1, 567, 85)}, "Identity", "detect", "yolo", {"output": "y", "form": "v5"}),
+        ({"b": (1, 50, 4), "s": (1, 50, 21)}, "Identity", "detect", "ssd",
+         {"boxes": "b", "scores": "s", "activation": "softmax", "background": 0}),
+        ({"s": (1, 50, 21), "b": (1, 50, 4)}, "Sigmoid", "detect", "ssd",
+         {"boxes": "b", "scores": "s", "activation": "none", "background": 0}),
+        ({"y": (1, 21, 96, 96)}, "Identity", "segment", "logits",
+         {"output": "y", "form": "logits", "layout": "nchw"}),
+        ({"y": (1, 96, 96, 1)}, "Sigmoid", "segment", "logits",
+         {"output": "y", "form": "probability", "layout": "nhwc"}),
+        ({"y": (1, 1, 17, 3)}, "Identity", "keypoints", "keypoints",
+         {"output": "y", "form": "movenet"}),
+    ],
+)  # fmt: skip
+def test_heads_that_the_shapes_give_away(outputs, last, task, head, options):
+    recipe, reasons = recipe_for(model_with(outputs, last=last), flags())
+    assert (recipe.task, recipe.head) == (task, head)
+    assert dict(recipe.head_options) == options
+    assert reasons["task"]
+    assert reasons["head"]
+    assert all(f"head_options.{key}" in reasons for key in options)
+
+
+def test_anchors_of_the_tensorflow_ssd_need_both_count_and_size():
+    outputs = {"b": (1, 1917, 4), "s": (1, 1917, 91)}
+    recipe, _ = recipe_for(model_with(outputs, image=(1, 3, 300, 300)), flags())
+    assert recipe.head_options["anchors"] == "tf_ssd_300"
+    recipe, _ = recipe_for(model_with(outputs, image=(1, 3, 320, 320)), flags())
+    assert "anchors" not in recipe.head_options
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"y": (1, 512)},  # an embedding, or a classifier of 512 classes
+        {"y": (1, 189, 85)},  # YOLOX's raw grid, or decoded boxes with objectness
+        {"y": (1, 189, 193)},  # both are numbers of grid cells
+        {"y": (1, 17, 24, 24)},  # heat maps, or a mask at a quarter of the size
+        {"a": (1, 10), "b": (1, 10)},
+        {"b": (1, 50, 4), "s": (1, 60, 21)},
+    ],
+)
+def test_ambiguous_outputs_ask_and_list_the_choices(outputs):
+    with pytest.raises(UsageError, match=r"--task and --head.*ssd \| yolo \| yolox"):
+        recipe_for(model_with(outputs), flags())
+
+
+def test_flags_settle_what_is_ambiguous():
+    recipe, reasons = recipe_for(model_with({"y": (1, 189, 85)}), flags(head="yolox"))
+    assert recipe.head == "yolox"
+    assert recipe.head_options["output"] == "y"
+    assert "form" not in recipe.head_options
+    assert reasons["head"] == "--head"
+    recipe, _ = recipe_for(model_with({"y": (1, 189, 85)}), flags(head="yolo"))
+    assert recipe.head_options == {"output": "y", "form": "v5"}
+    recipe, _ = recipe_for(model_with({"y": (1, 512)}), flags(task="classify"))
+    assert recipe.head == "classifier"
+
+
+def test_head_options_override_key_by_key():
+    given = {"form": "v8_rows", "multi_label": True}
+    recipe, reasons = recipe_for(model_with({"y": (1, 84, 189)}), flags(head_options=given))
+    assert recipe.head_options == {"output": "y", **given}
+    assert reasons["head_options.form"] == "--head-options"
+
+
+def test_thresholds_come_from_flags():
+    given = flags(confidence=0.5, iou=0.6, max_det=7)
+    recipe, reasons = recipe_for(model_with({"y": (1, 84, 189)}), given)
+    assert (recipe.confidence, recipe.iou, recipe.max_det) == (0.5, 0.6, 7)
+    assert reasons["max_det"] == "--max-det"
+
+
+# labels
+
+
+def test_usual_labels_by_number_of_classes():
+    for classes, first in ((1000, "tench"), (1001, "tench")):
+        recipe, reasons = recipe_for(model_with({"y": (1, classes)}), flags())
+        assert recipe.labels[0].startswith(first)
+        assert len(recipe.labels) == 1000
+        assert "imagenet1000" in reasons["labels"]
+    recipe, _ = recipe_for(model_with({"y": (1, 7, 189)}), flags())
+    assert recipe.labels == ()
+
+
+def test_wrong_number_of_labels_is_refused(tmp_path):
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    with pytest.raises(UsageError, match="expected 3 labels.*got 2"):
+        recipe_for(model_with({"y": (1, 7, 189)}), flags(labels=str(tmp_path / "names.txt")))
+    one_channel = model_with({"y": (1, 1, 96, 96)}, last="Sigmoid")
+    recipe, _ = recipe_for(one_channel, flags(labels=str(tmp_path / "names.txt")))
+    assert recipe.labels == ("a", "b")
+
+
+# preprocessing
+
+
+def test_preprocessing_is_never_guessed():
+    with pytest.raises(UsageError, match="--preprocess.*imagenet, yolo"):
+        recipe_for(model_with({"y": (1, 1000)}), RecipeFlags())
+
+
+def test_size_layout_and_type_come_from_the_graph():
+    recipe, reasons = recipe_for(
+        model_with({"y": (1, 1000)}, image=(1, 48, 56, 3), dtype=TensorProto.UINT8), flags()
+    )
+    spec = recipe.preprocess
+    assert (spec.size, spec.layout, spec.dtype) == ((48, 56), "nhwc", "uint8")
+    assert reasons["preprocess.layout"] == "the graph's input"
+    half, _ = recipe_for(model_with({"y": (1, 1000)}, dtype=TensorProto.FLOAT16), flags("imagenet"))
+    assert half.preprocess.dtype == "float16"
+    assert half.preprocess.mean == PRESETS["imagenet"].mean
+
+
+def test_gray_input():
+    recipe, _ = recipe_for(model_with({"y": (1, 1000)}, image=(1, 1, 96, 96)), flags())
+    assert recipe.preprocess.color == "gray"
+    with pytest.raises(UsageError, match="1 channel"):
+        recipe_for(model_with({"y": (1, 1000)}, image=(1, 1, 96, 96)), flags("none,color=rgb"))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("imagenet,size=32x32", "size 96x96"),
+        ("none,layout=nhwc", "layout nchw|1 or 3 channels"),
+        ('{"dtype": "float16"}', "dtype float32"),
+        ("imagnet", "preset"),
+        ('{"size": [64', "JSON"),
+    ],
+)
+def test_contradictions_are_refused(text, match):
+    with pytest.raises((UsageError, ModelError), match=match):
+        recipe_for(model_with({"y": (1, 1000)}), flags(text))
+
+
+def test_uint8_input_with_a_normalising_preset_is_refused():
+    image = model_with({"y": (1, 1000)}, image=(1, 64, 64, 3), dtype=TensorProto.UINT8)
+    with pytest.raises(UsageError, match="no normalisation"):
+        recipe_for(image, flags("imagenet"))
+    recipe, _ = recipe_for(image, flags('{"resize": "letterbox", "pad_value": 0}'))
+    assert recipe.preprocess.std == (1.0, 1.0, 1.0)
+
+
+def test_dynamic_size_must_be_given():
+    model = model_with({"y": ("n", 1000)}, image=("n", 3, "h", "w"))
+    with pytest.raises(UsageError, match="input size"):
+        recipe_for(model, flags("yolo"))
+    recipe, _ = recipe_for(model, flags("yolo,size=64x96"))
+    assert recipe.preprocess.size == (64, 96)
+    shapes = ShapeFlags(opt=parse_shapes("image:1x3x64x96"))
+    recipe, _ = recipe_for(model, flags("yolo"), shapes)
+    assert recipe.preprocess.size == (64, 96)
+
+
+@pytest.mark.parametrize("image", [(1, 4, 64, 64), (3, 64, 64), (1, 5)])
+def test_inputs_that_are_no_image(image):
+    with pytest.raises(ModelError):
+        recipe_for(model_with({"y": (1, 1000)}, image=image), flags())
+
+
+# metadata
+
+
+def test_ultralytics_metadata():
+    names = {i: f"thing {i}" for i in range(3)}
+    model = with_metadata(
+        model_with({"output0": (1, 7, 189)}),
+        task="detect", names=names, stride=32, imgsz=[96, 96], batch=1, args={"nms": False},
+    )  # fmt: skip
+    recipe, reasons = recipe_for(model, RecipeFlags())
+    assert (recipe.task, recipe.head, recipe.head_options["form"]) == ("detect", "yolo", "v8")
+    assert recipe.labels == ("thing 0", "thing 1", "thing 2")
+    assert recipe.preprocess == PRESETS["yolo"].replace(size=[96, 96])
+    assert reasons["labels"] == reasons["preprocess"] == "the model's metadata"
+
+
+def test_flags_win_over_metadata():
+    model = with_metadata(
+        model_with({"output0": (1, 7, 189)}),
+        task="detect", names={0: "a", 1: "b", 2: "c"}, stride=32, imgsz=[96, 96],
+    )  # fmt: skip
+    recipe, _ = recipe_for(model, flags("tf"))
+    assert recipe.preprocess.std == (127.5, 127.5, 127.5)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"task": "obb", "names": {0: "a"}, "stride": 32, "imgsz": [96, 96]},
+        {"task": "detect", "names": "nonsense(", "stride": 32, "imgsz": [96, 96]},
+        {"task": "detect", "names": {0: "a"}, "stride": 32, "imgsz": "wide"},
+    ],
+)
+def test_metadata_that_is_not_supported_or_broken(entries):
+    with pytest.raises(ModelError):
+        recipe_for(with_metadata(model_with({"y": (1, 5, 189)}), **entries), RecipeFlags())
+
+
+# the models of the repository
+
+
+@pytest.mark.parametrize(
+    ("name", "preprocess", "task", "head"),
+    [
+        ("efficientnet_lite0", "imagenet,mean=127,std=128", "classify", "classifier"),
+        ("mobilenet_v2", "imagenet", "classify", "classifier"),
+        ("ssd_mobilenet_v2_coco", "tf", "detect", "ssd"),
+        ("selfie_segmentation", "none,std=255", "segment", "logits"),
+        ("movenet_lightning", "none,resize=letterbox,pad_value=0", "keypoints", "keypoints"),
+    ],
+)
+def test_real_models(name, preprocess, task, head):
+    recipe, _ = recipe_for(load_model(MODELS / f"{name}.onnx").model, flags(preprocess))
+    assert (recipe.task, recipe.head) == (task, head)
+    assert json.loads(json.dumps(recipe.to_json())) == recipe.to_json()
+
+
+# shapes
+
+
+def test_shapes_are_parsed_from_the_right():
+    assert parse_shapes("a:1x3x8x8,Pre/sub:0:2x2") == {"a": (1, 3, 8, 8), "Pre/sub:0": (2, 2)}
+    assert parse_shapes("1x3x8X8") == {"": (1, 3, 8, 8)}
+    for text in ("a:1x-1", "a:", "a:1xx2", "a:0x1"):
+        with pytest.raises(UsageError):
+            parse_shapes(text)
+
+
+SPEC = PreprocessSpec(size=(64, 64))
+
+
+def shaped(**texts):
+    return ShapeFlags(**{key: parse_shapes(text) for key, text in texts.items()})
+
+
+def ranges_of(flags, image=("n", 3, 64, 64)):
+    return input_ranges(model_with({"y": (1, 1000)}, image=image), SPEC, flags)["image"]
+
+
+def test_ranges():
+    one, four = (1, 3, 64, 64), (4, 3, 64, 64)
+    assert ranges_of(ShapeFlags()) == ShapeRange.fixed(one)
+    assert ranges_of(ShapeFlags(batch=4)) == ShapeRange(one, one, four)
+    assert ranges_of(ShapeFlags(), image=(4, 3, 64, 64)) == ShapeRange.fixed(four)
+    assert ranges_of(shaped(opt="4x3x64x64")) == ShapeRange.fixed(four)
+    given = shaped(min="image:1x3x64x64", max="image:4x3x64x64")
+    assert ranges_of(given) == ShapeRange(one, four, four)
+
+
+@pytest.mark.parametrize(
+    ("given", "image", "match"),
+    [
+        (shaped(opt="other:1x3x64x64"), ("n", 3, 64, 64), "shapes for the input 'image'"),
+        (shaped(opt="1x3x32x32"), ("n", 3, 64, 64), "1x3x64x64"),
+        (shaped(min="4x3x64x64", max="1x3x64x64"), ("n", 3, 64, 64), "min ≤ opt ≤ max"),
+        (shaped(opt="2x3x64x64"), (1, 3, 64, 64), "fixed in the graph"),
+        (ShapeFlags(batch=2), (1, 3, 64, 64), "fixed in the graph"),
+    ],
+)
+def test_impossible_ranges(given, image, match):
+    with pytest.raises(UsageError, match=match):
+        ranges_of(given, image)
