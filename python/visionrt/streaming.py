@@ -33,7 +33,7 @@ def ordered_results(
             place of a result and goes on.
 
     Raises:
-        UsageError: another value of ``errors``, or ``lookahead`` below 1.
+        UsageError: another value of ``errors``, ``lookahead`` below 1, or cancelled work.
         VisionrtError: a frame failed; raised where its result would have been.
     """
     if errors not in ("raise", "return"):
@@ -72,6 +72,12 @@ def _ordered(
                 if errors == "raise":
                     raise
                 result = error
+            except concurrent.futures.CancelledError as error:
+                raise UsageError(
+                    "an open model",
+                    got="one that was closed during the stream",
+                    fix="Load it again.",
+                ) from error
             yield result
         if source_error is not None:
             raise source_error
