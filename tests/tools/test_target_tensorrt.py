@@ -1,0 +1,402 @@
+"""Targets: their names, real TensorRT-RTX builds, refusals in words, and cancelling."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import psutil
+import pytest
+import tensorrt_rtx as rtx
+from onnx import TensorProto, helper, numpy_helper
+
+from trtconvert.targets import parse_target, parse_targets
+from trtconvert.targets import tensorrt as tensorrt_module
+from trtconvert.targets.base import BuildCancelledError, ShapeRange
+from trtconvert.targets.build_process import BuildRequest, build_in_child
+from trtconvert.targets.cpu import CpuTarget
+from trtconvert.targets.rtx import DEFAULT_SMS, SUPPORTED_SMS, RtxTarget
+from trtconvert.targets.tensorrt import TensorRTTarget
+from trtconvert.targets.trt_builder import BuildOptions, BuildResult, build_plan
+from trtconvert.targets.trt_progress import PhaseTracker
+from visionrt.child_python import child_python
+from visionrt.device import GpuInfo
+from visionrt.errors import BuildError, MissingDependencyError, ModelError, UsageError
+from visionrt.plan_header import describe
+
+SM86 = BuildOptions(compute_capabilities=("86",))
+IMAGES = {"images": ShapeRange((1, 3, 224, 224), (1, 3, 224, 224), (4, 3, 224, 224))}
+
+
+def model(
+    nodes: list[Any],
+    inputs: Mapping[str, list[int | str]],
+    output: str,
+    constants: Mapping[str, np.ndarray] | None = None,
+    output_type: int = TensorProto.FLOAT,
+    opset: int = 19,
+) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info(output, output_type, None)],
+        [numpy_helper.from_array(v, n) for n, v in (constants or {}).items()],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+
+
+def conv(batch: int | str = 1) -> bytes:
+    return model(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")],
+        {"x": [batch, 3, 8, 8]},
+        "y",
+        {"w": np.ones((4, 3, 3, 3), np.float32)},
+    )
+
+
+def test_names() -> None:
+    names = [t.name for t in parse_target("rtx:sm86,sm89,sm120")]
+    assert names == ["rtx:sm86", "rtx:sm89", "rtx:sm120"]
+    assert [t.name for t in parse_target("rtx")] == [f"rtx:sm{sm}" for sm in DEFAULT_SMS]
+    assert [t.name for t in parse_target(" RTX:SM_86, 8.9 ")] == ["rtx:sm86", "rtx:sm89"]
+    targets = parse_targets(["cpu", "tensorrt", "rtx:75"])
+    assert [t.backend for t in targets] == ["cpu", "tensorrt", "tensorrt_rtx"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["rtx:sm87"], "Jetson Orin.*--target tensorrt"),
+        (["rtx:sm90"], "Hopper.*--target tensorrt"),
+        (["rtx:sm100"], "--target tensorrt"),
+        (["rtx:sm60"], "sm75, sm80, sm86, sm89, sm120, sm121"),
+        (["rtx:"], "SM number"),
+        (["rtx:sm86,"], "SM number"),
+        (["rtx:sm86,sm86"], "rtx:sm86 twice"),
+        (["rtx:sm86", "cpu", "rtx"], "rtx:sm86 twice"),
+        (["cpu", "cpu"], "cpu twice"),
+        (["rxt"], "Did you mean 'rtx'"),
+        (["tensorrt_rtx"], "Did you mean 'rtx'"),
+        (["tensort"], "Did you mean 'tensorrt'"),
+        (["tpu"], "Did you mean 'cpu'"),
+        (["quantum"], "Correct the name"),
+        (["cpu:1"], "--target cpu"),
+        (["tensorrt:sm86"], "--target tensorrt"),
+    ],
+)
+def test_wrong_names(texts: list[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_targets(texts)
+
+
+def test_the_listed_gpus_are_the_librarys() -> None:
+    live = {n.removeprefix("SM") for n in rtx.ComputeCapability.__members__ if n[:2] == "SM"}
+    assert set(SUPPORTED_SMS) == live
+
+
+def test_a_cpu_target_has_no_plan() -> None:
+    CpuTarget().check()
+    with pytest.raises(UsageError, match="CPU twin"):
+        CpuTarget().build(conv(), {}, None)
+
+
+def test_a_real_model_builds_with_progress(models: Path) -> None:
+    seen: list[tuple[float, str]] = []
+
+    def progress(done: float, text: str) -> bool:
+        seen.append((done, text))
+        return True
+
+    (target,) = parse_target("rtx:sm86")
+    graph = (models / "efficientnet_lite0.onnx").read_bytes()
+    plan = target.build(graph, IMAGES, progress)
+    assert plan.info.member == "plans/rtx-sm86.plan"
+    assert (plan.info.target, plan.info.backend) == ("rtx:sm86", "tensorrt_rtx")
+    assert plan.info.library_version == rtx.__version__
+    assert plan.info.compute_capabilities == ("86",)
+    assert plan.info.build_seconds > 0
+    header = describe(plan.data)
+    assert (header.compute_capabilities, header.missing_bytes) == (("86",), 0)
+    assert 15e6 < len(plan.data) < 25e6  # 4.65 million float32 weights
+    fractions = [done for done, _ in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert len(fractions) > 10
+    # Two builds of one graph are one plan: what is shipped can be reproduced.
+    assert target.build(graph, IMAGES, None).data == plan.data
+
+
+def test_one_plan_for_several_gpus() -> None:
+    target = RtxTarget(("86", "120"))
+    plan = target.build(conv(), {}, None)
+    assert plan.info.member == "plans/rtx-sm86-sm120.plan"
+    assert describe(plan.data).compute_capabilities == ("86", "120")
+    with pytest.raises(UsageError, match="different GPUs"):
+        RtxTarget(("86", "86"))
+    with pytest.raises(UsageError):
+        RtxTarget(())
+
+
+def test_turing_refuses_a_float32_matmul() -> None:
+    graph = model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"x": [8, 16]},
+        "y",
+        {"w": np.ones((16, 4), np.float32)},
+    )
+    RtxTarget(("80",)).build(graph, {}, None)
+    with pytest.raises(BuildError, match="SM75"):
+        RtxTarget(("75",)).build(graph, {}, None)
+    # One GPU that cannot be built for fails a plan for several.
+    with pytest.raises(BuildError, match="SM75"):
+        RtxTarget(("75", "80")).build(graph, {}, None)
+
+
+def nms() -> bytes:
+    return model(
+        [helper.make_node("NonMaxSuppression", ["b", "s", "k"], ["i"], name="my_nms")],
+        {"b": [1, 100, 4], "s": [1, 5, 100]},
+        "i",
+        {"k": np.array([10], np.int64)},
+        TensorProto.INT64,
+    )
+
+
+def deform_conv() -> bytes:
+    nodes = [
+        helper.make_node("Identity", ["x"], ["z"], name="first"),
+        helper.make_node("DeformConv", ["z", "w", "o"], ["y"], name="deform"),
+    ]
+    shapes: dict[str, list[int | str]] = {"x": [1, 3, 8, 8], "w": [4, 3, 3, 3], "o": [1, 18, 6, 6]}
+    return model(nodes, shapes, "y")
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        (nms(), "NMS node 'my_nms'"),
+        (deform_conv(), "DeformConv node 'deform': .*Plugin not found"),
+        (b"garbage", "Failed to parse the ONNX model"),
+        (conv()[:-40], "Failed to parse the ONNX model"),
+    ],
+)
+def test_refusals_name_the_node_and_the_reason(graph: bytes, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        RtxTarget(("86",)).build(graph, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ({}, "a shape range for input 'x'"),
+        ({"xx": ShapeRange.fixed((1, 3, 8, 8))}, "Did you mean 'x'"),
+        ({"q": ShapeRange.fixed((1, 3, 8, 8))}, r"\['x'\]"),
+        ({"x": ShapeRange((4, 3, 8, 8), (2, 3, 8, 8), (8, 3, 8, 8))}, "min ≤ opt ≤ max"),
+        ({"x": ShapeRange((1, 3, 8, 8), (2, 3, 8, 8), (1, 3, 8, 8))}, "min ≤ opt ≤ max"),
+        ({"x": ShapeRange((0, 3, 8, 8), (1, 3, 8, 8), (1, 3, 8, 8))}, "min ≤ opt ≤ max"),
+        ({"x": ShapeRange((1, 3, 8, 8), (1, 3, 8, 8), (1, 3, 8, 9))}, "only a size shown as -1"),
+        ({"x": ShapeRange.fixed((1, 3, 8))}, "min ≤ opt ≤ max"),
+    ],
+)
+def test_wrong_shape_ranges(shapes: dict[str, ShapeRange], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        build_plan(rtx, conv("n"), shapes, SM86, None)
+
+
+def test_a_fixed_input_takes_its_own_range_only() -> None:
+    assert build_plan(rtx, conv(), {"x": ShapeRange.fixed((1, 3, 8, 8))}, SM86, None).plan
+    with pytest.raises(UsageError, match="1 ≤ min"):
+        build_plan(rtx, conv(), {"x": ShapeRange.fixed((2, 3, 8, 8))}, SM86, None)
+
+
+def test_a_model_above_2_gib_is_refused_before_the_parser() -> None:
+    class Long(bytes):
+        def __len__(self) -> int:
+            return 2**31
+
+    with pytest.raises(ModelError, match="2 GiB"):
+        build_plan(rtx, Long(), {}, SM86, None)
+
+
+def test_without_a_gpu_the_current_gpu_cannot_be_built_for() -> None:
+    """The path of full TensorRT, taken by the RTX library: no GPU is named."""
+    current = BuildOptions(compute_capabilities=("CURRENT",))
+    with pytest.raises(UsageError, match="SM75"):
+        build_plan(rtx, conv(), {}, current, None)
+
+
+def test_an_exception_in_the_callback_is_not_lost() -> None:
+    def progress(done: float, text: str) -> bool:
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        build_plan(rtx, conv(), {}, SM86, progress)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        RtxTarget(("86",)).build(conv(), {}, progress)
+    assert psutil.Process().children() == []
+
+
+def test_false_cancels() -> None:
+    with pytest.raises(BuildCancelledError):
+        build_plan(rtx, conv(), {}, SM86, lambda done, text: False)
+    with pytest.raises(BuildCancelledError):
+        RtxTarget(("86",)).build(conv(), {}, lambda done, text: False)
+    assert psutil.Process().children() == []
+
+
+def test_a_crash_of_the_builder_is_a_build_error(models: Path) -> None:
+    def progress(done: float, text: str) -> bool:
+        (child,) = psutil.Process().children()
+        child.send_signal(signal.SIGSEGV)
+        return True
+
+    graph = (models / "ssd_mobilenet_v2_coco.onnx").read_bytes()
+    request = BuildRequest("tensorrt_rtx", graph, {}, SM86)
+    with pytest.raises(BuildError, match="SIGSEGV"):
+        build_in_child(request, progress)
+
+
+# Builds over and over, so that a signal always meets a build under way.
+_BUILDER = textwrap.dedent(
+    """
+    import os, sys, time
+    from trtconvert.targets.rtx import RtxTarget
+    graph = open(sys.argv[1], "rb").read()
+    def progress(done, text):
+        print("building", flush=True)
+        return True
+    if __name__ == "__main__":
+        try:
+            while True:
+                RtxTarget(("86",)).build(graph, {}, progress)
+        except KeyboardInterrupt:
+            sys.exit(130)
+    """
+)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+def test_an_interrupted_build_leaves_nothing(
+    models: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    script = tmp_path / "build.py"
+    script.write_text(_BUILDER)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    _, environment = child_python("")
+    tool = subprocess.Popen(
+        [sys.executable, script, models / "ssd_mobilenet_v2_coco.onnx"],
+        env={**environment, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert tool.stdout is not None
+    assert tool.stdout.readline() == b"building\n"
+    children = psutil.Process(tool.pid).children()
+    start = time.perf_counter()
+    os.killpg(tool.pid, how)  # as a terminal does
+    code = tool.wait(10)
+    psutil.wait_procs(children, timeout=10)
+    latency = time.perf_counter() - start
+    tool.stdout.close()
+    assert code == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert children
+    assert not any(child.is_running() for child in children)
+    assert latency < 5  # far below a second on an idle machine
+    assert list(temporary.iterdir()) == []
+    assert tempfile.gettempdir() != str(temporary)
+
+
+def test_phases_become_one_fraction() -> None:
+    tracker = PhaseTracker()
+    assert tracker.fraction() == 0
+    tracker.start("all", None, 4)
+    tracker.step("all", 0)
+    assert tracker.fraction() == 0.25
+    tracker.start("part", "all", 2)
+    tracker.step("part", 0)
+    assert tracker.fraction() == 0.25 + 0.5 / 4
+    tracker.start("inner", "part", 10)
+    tracker.step("inner", 4)
+    assert tracker.fraction() == 0.25 + (0.5 + 0.5 / 2) / 4
+    tracker.finish("inner")
+    assert tracker.fraction() == 0.25 + (0.5 + 0.5 / 2) / 4  # never falls
+    tracker.finish("part")
+    tracker.step("all", 3)
+    tracker.step("unknown", 3)
+    assert tracker.fraction() == 1
+    tracker.finish("all")
+    assert tracker.fraction() == 1
+
+
+def test_a_phase_inside_itself_ends() -> None:
+    tracker = PhaseTracker()
+    tracker.start("a", None, 2)
+    tracker.start("b", "a", 2)
+    tracker.start("a", "b", 2)
+    assert tracker.fraction() == 0
+
+
+def test_full_tensorrt_says_what_is_missing() -> None:
+    with pytest.raises(MissingDependencyError) as caught:
+        TensorRTTarget().check()
+    assert caught.value.exit_code == 6
+    with pytest.raises(MissingDependencyError):
+        TensorRTTarget().build(conv(), {}, None)
+
+
+def test_a_missing_library_is_told_by_the_child_as_well() -> None:
+    request = BuildRequest("tensorrt", conv(), {}, BuildOptions())
+    with mock.patch.dict(os.environ, {"TRT_LOG_FOUND_DLLS": "0"}):
+        try:
+            import tensorrt  # noqa: F401
+        except ImportError:
+            with pytest.raises(MissingDependencyError, match=r"trtconvert\[tensorrt\]"):
+                build_in_child(request, None)
+        else:
+            pytest.skip("TensorRT is installed here, so it is not missing")
+
+
+def test_a_full_tensorrt_build_passes_its_options_on(tmp_path: Path) -> None:
+    """All but the library's own part, which needs a GPU; ``tests/gpu`` has that."""
+    requests: list[BuildRequest] = []
+
+    def build(request: BuildRequest, progress: Any) -> BuildResult:
+        requests.append(request)
+        # The same code on the library that builds anywhere, for a GPU by name.
+        options = BuildOptions(("89",), request.options.workspace_bytes)
+        plan = build_plan(rtx, request.model, request.shapes, options, progress).plan
+        return BuildResult(plan, "10.13.2.6", b"timings")
+
+    cache = tmp_path / "timing.cache"
+    target = TensorRTTarget(workspace_bytes=1 << 28, timing_cache=cache)
+    gpu = GpuInfo(0, "L4", "89", 24 << 30, "13.0")
+    with (
+        mock.patch.object(tensorrt_module, "load_library"),
+        mock.patch.object(tensorrt_module.device, "gpu_problem", lambda index: ""),
+        mock.patch.object(tensorrt_module.device, "gpu_info", lambda index: gpu),
+        mock.patch.object(tensorrt_module, "build_in_child", build),
+    ):
+        plan = target.build(conv(), {}, None)
+        target.build(conv(), {}, None)
+        assert plan.info.member == "plans/tensorrt-sm89.plan"
+        assert plan.info.compute_capabilities == ("89",)
+        assert plan.info.library_version == "10.13.2.6"
+        assert [r.options.timing_cache for r in requests] == [b"", b"timings"]
+        assert [r.options.workspace_bytes for r in requests] == [1 << 28] * 2
+        assert cache.read_bytes() == b"timings"
+        with mock.patch.object(tensorrt_module.device, "gpu_problem", lambda index: "no GPU"):
+            with pytest.raises(MissingDependencyError, match="--target rtx"):
+                target.check()
