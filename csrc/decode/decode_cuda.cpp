@@ -2,14 +2,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "decode/decode.h"
+#include "decode/decode_kernels.h"
 
 namespace visionrt {
 namespace {
-
-// As in emit.cuh, which only nvcc reads.
-constexpr std::int32_t kThreads = 128;
-constexpr std::int32_t kRowsPerBlock = kThreads / 32;
 
 // Checks what every head needs, and clears the counts.
 void begin(std::int32_t anchors, std::int32_t num_classes, const DecodeOptions& options,
@@ -34,7 +30,7 @@ void begin(std::int32_t anchors, std::int32_t num_classes, const DecodeOptions& 
 cuda::LaunchShape grid_of(std::int32_t anchors, std::int32_t anchors_per_block,
                           std::int32_t batch) {
   const auto blocks = static_cast<unsigned>((anchors - 1) / anchors_per_block + 1);
-  return {{blocks, static_cast<unsigned>(batch), 1}, {kThreads, 1, 1}, 0};
+  return {{blocks, static_cast<unsigned>(batch), 1}, {kDecodeThreads, 1, 1}, 0};
 }
 
 }  // namespace
@@ -45,8 +41,8 @@ void decode_yolo_cuda(const float* output, const YoloHead& head, const DecodeOpt
   if (head.anchors == 0 || out.batch == 0) return;
   const bool columns = head.form == YoloForm::kChannelsFirst;
   cuda::launch(columns ? "decode_yolo_columns" : "decode_yolo_rows",
-               grid_of(head.anchors, columns ? kThreads : kRowsPerBlock, out.batch), stream, output,
-               head, options, out);
+               grid_of(head.anchors, columns ? kDecodeThreads : kRowsPerBlock, out.batch), stream,
+               output, head, options, out);
 }
 
 void decode_yolox_cuda(const float* output, const YoloxHead& head, const DecodeOptions& options,

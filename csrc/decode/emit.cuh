@@ -1,7 +1,7 @@
 // What the decode kernels share: appending a candidate, and a warp's best value.
 #pragma once
 
-#include "decode/decode.h"
+#include "decode/decode_kernels.h"
 #include "nms/box_device.cuh"
 
 namespace visionrt {
@@ -74,8 +74,5 @@ __device__ __forceinline__ void scan_row(const float* row, bool has_objectness,
                      anchor * num_classes + best.class_id);
   }
 }
-
-constexpr std::int32_t kDecodeThreads = 128;
-constexpr std::int32_t kRowsPerBlock = kDecodeThreads / 32;
 
 }  // namespace visionrt

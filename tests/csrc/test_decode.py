@@ -131,6 +131,26 @@ def test_max_candidates_keeps_the_best_in_order(limit: int, multi_label: bool) -
         np.testing.assert_array_equal(some_values, all_values[best])
 
 
+@pytest.mark.parametrize("limit", [1, 5, 150, 299])
+def test_max_candidates_cuts_ties_by_anchor_then_class(limit: int) -> None:
+    rng = np.random.default_rng(limit)
+    scores = rng.choice(np.array([0.1, 0.5, 0.75], F32), (100, 9))
+    output = layout("v8_rows", center_boxes(rng, 100), scores, np.zeros(0), 0)
+    every = _core.decode_yolo(output, "v8_rows", 9, 0.2, True)
+    few = _core.decode_yolo(output, "v8_rows", 9, 0.2, True, limit)
+    best = np.sort(np.lexsort((np.arange(len(every[1])), -every[1]))[:limit])
+    assert few[3].tolist() == every[3][best].tolist()
+    assert few[2].tolist() == every[2][best].tolist()
+
+
+@pytest.mark.parametrize("form", ["v8", "v8_rows", "v5"])
+def test_anchors_of_nan_classes_only_give_nothing(form: str) -> None:
+    nan = np.full((3, 4), np.nan, F32)
+    output = layout(form, np.ones((3, 4), F32), nan, np.full(3, -1, F32), 0)
+    for multi_label in (False, True):
+        assert len(_core.decode_yolo(output, form, 4, -2, multi_label)[1]) == 0
+
+
 def exp_tolerance(code: np.ndarray) -> np.ndarray:
     """Relative: the polynomial and its reduction, two units, and the rounding of the exponent."""
     return ROUNDING * (6 + np.abs(code))

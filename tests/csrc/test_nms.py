@@ -181,6 +181,27 @@ def test_many_boxes_of_iou_exactly_at_the_threshold() -> None:
             assert _core.nms(boxes, np.array([0, -1], F32), None, 0.5, 10).tolist() == [0, 1]
 
 
+def test_the_last_bit_of_the_documented_formula() -> None:
+    # Thresholds next to each pair's own IoU: any other order of operations flips some decisions.
+    rng = np.random.default_rng(9)
+    decisions = []
+    for _ in range(2000):
+        pair = clustered_boxes(rng, 2)
+        a, b = pair
+        w, h = np.minimum(a, b)[2:] - np.maximum(a, b)[:2]
+        if w <= 0 or h <= 0:
+            continue
+        areas = (pair[:, 2] - pair[:, 0]) * (pair[:, 3] - pair[:, 1])
+        iou = w * h / ((areas[0] + areas[1]) - w * h)
+        for threshold in (np.nextafter(iou, F32(0)), iou, np.nextafter(iou, F32(1))):
+            expected = reference(pair, np.array([1, 0], F32), None, threshold, 2, F32)
+            got = _core.nms(pair, np.array([1, 0], F32), None, threshold, 2)
+            assert got.tolist() == expected
+            decisions.append(len(expected))
+    assert decisions.count(1) > 1000
+    assert decisions.count(2) > 1000
+
+
 def test_threshold_one_suppresses_nothing() -> None:
     boxes = np.repeat(np.array([[0.1, 0.3, 7.7, 9.9]], F32), 5, axis=0)
     assert _core.nms(boxes, np.ones(5, F32), None, 1.0, 10).tolist() == [0, 1, 2, 3, 4]
