@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "preprocess/dtype.h"
+
 namespace visionrt::preprocess {
 
 constexpr int kMaxImagesPerLaunch = 32;
@@ -15,7 +17,6 @@ struct DeviceImage {
   std::int32_t resized_h, resized_w;
   std::int32_t offset_x, offset_y;
   std::int32_t blue_byte;  // 0 in BGR, 2 in RGB
-  std::int32_t halving;    // cv2: both sides halve exactly
   // pil only. A table holds, for every position of one tensor axis, `first`, `count`, and then
   // `taps` rows of weights.
   std::int32_t* table_x;
@@ -31,7 +32,7 @@ struct KernelArgs {
   std::int32_t channels;    // 3 or 1
   std::int32_t blue_first;  // tensor is BGR rather than RGB
   std::int32_t nhwc;
-  std::int32_t dtype;  // DType
+  DType dtype;
   std::int32_t pad_value;
   float mean[3], inv_std[3];
   DeviceImage images[kMaxImagesPerLaunch];

@@ -29,9 +29,9 @@ __device__ inline void write_pixel(const Pixel& pixel, const KernelArgs& args, i
     if (c >= args.channels) break;
     const std::int64_t at = image + (args.nhwc ? place * args.channels + c : c * plane + place);
     const int v = pixel.channel[c];
-    if (args.dtype == 0) {
+    if (args.dtype == DType::kFloat32) {
       static_cast<float*>(args.out)[at] = normalise(v, args.mean[c], args.inv_std[c]);
-    } else if (args.dtype == 1) {
+    } else if (args.dtype == DType::kFloat16) {
       static_cast<std::uint16_t*>(args.out)[at] =
           half_from_float(normalise(v, args.mean[c], args.inv_std[c]));
     } else {

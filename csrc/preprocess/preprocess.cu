@@ -16,12 +16,6 @@ namespace visionrt::preprocess {
 
 constexpr int kTileX = 128, kTileY = 8, kBlockX = 32;
 
-__device__ inline Cv2Tap tap_or_pair(int position, double scale, int count, bool horizontal,
-                                     int halving) {
-  if (halving) return {2 * position, 2 * position + 1, 0, 0};
-  return cv2_tap(position, scale, count, horizontal);
-}
-
 __device__ inline Pixel sample(const KernelArgs& args, const DeviceImage& image, const Cv2Tap& tx,
                                const Cv2Tap& ty) {
   const std::uint8_t* top = image.data + ty.first * image.row_bytes;
@@ -36,10 +30,8 @@ __device__ inline Pixel sample(const KernelArgs& args, const DeviceImage& image,
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
     out.channel[i] =
-        image.halving
-            ? mean_of_four(a.channel[i], b.channel[i], c.channel[i], d.channel[i])
-            : cv2_blend_y(cv2_blend_x(a.channel[i], b.channel[i], tx.w0, tx.w1),
-                          cv2_blend_x(c.channel[i], d.channel[i], tx.w0, tx.w1), ty.w0, ty.w1);
+        cv2_blend_y(cv2_blend_x(a.channel[i], b.channel[i], tx.w0, tx.w1),
+                    cv2_blend_x(c.channel[i], d.channel[i], tx.w0, tx.w1), ty.w0, ty.w1);
   }
   return out;
 }
@@ -56,12 +48,10 @@ extern "C" __global__ void __launch_bounds__(256)
   const int tile_y = static_cast<int>(blockIdx.y) * kTileY;
   const int lane = static_cast<int>(threadIdx.y) * kBlockX + static_cast<int>(threadIdx.x);
   if (lane < kTileX) {
-    taps_x[lane] = tap_or_pair(tile_x + lane - image.offset_x, image.scale_x, image.width, true,
-                               image.halving);
+    taps_x[lane] = cv2_tap(tile_x + lane - image.offset_x, image.scale_x, image.width, true);
   } else if (lane < kTileX + kTileY) {
     const int row = lane - kTileX;
-    taps_y[row] = tap_or_pair(tile_y + row - image.offset_y, image.scale_y, image.height, false,
-                              image.halving);
+    taps_y[row] = cv2_tap(tile_y + row - image.offset_y, image.scale_y, image.height, false);
   }
   __syncthreads();
   const int y = tile_y + static_cast<int>(threadIdx.y);

@@ -7,10 +7,10 @@
 //
 // Numerics, the same bits on every back end:
 //   * luma is BT.601 in 15-bit fixed point, as OpenCV's 8-bit COLOR_BGR2GRAY.
-//   * cv2: the 8-bit result of OpenCV's resize with INTER_LINEAR (11-bit weights; an exact halving
-//     of both sides is the 2x2 mean).
+//   * cv2: the 8-bit result of OpenCV's resize with INTER_LINEAR (11-bit weights).
 //   * pil: the 8-bit result of Pillow's antialiased BILINEAR (22-bit weights, horizontal pass
-//     rounded to 8 bits, then vertical).
+//     rounded to 8 bits, then vertical). Pillow 13 goes vertically first when the height shrinks by
+//     more than twice what the width does; there a pixel may differ by 1.
 //   * The subtraction and the multiplication are separate float32 operations. inv_std is 1 / std
 //     in double, rounded to float32. float16 is that float32 rounded to nearest, ties to even.
 //     uint8 stores v itself.
@@ -27,6 +27,7 @@
 #include <string>
 
 #include "cuda/launch.h"
+#include "preprocess/dtype.h"
 #include "preprocess/geometry.h"
 
 namespace visionrt::preprocess {
@@ -34,7 +35,6 @@ namespace visionrt::preprocess {
 enum class Interpolation { kCv2, kPil };
 enum class Color { kRgb, kBgr, kGray };
 enum class Layout { kNchw, kNhwc };
-enum class DType { kFloat32, kFloat16, kUint8 };
 
 // How an image becomes a tensor. Build it with make_spec, which validates it.
 struct Spec {

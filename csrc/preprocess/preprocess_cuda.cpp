@@ -37,8 +37,6 @@ DeviceImage describe(const Spec& spec, const ImageView& image) {
   out.offset_x = geometry.offset_x;
   out.offset_y = geometry.offset_y;
   out.blue_byte = image.color == Color::kBgr ? 0 : 2;
-  out.halving =
-      cv2 && cv2_is_halving(image.height, image.width, geometry.resized_h, geometry.resized_w);
   if (!cv2) {
     out.taps_x = std::min(pil_max_taps(out.scale_x), image.width);
     out.taps_y = std::min(pil_max_taps(out.scale_y), image.height);
@@ -115,7 +113,7 @@ void run_cuda(const Spec& spec, const ImageView* images, std::size_t count, cuda
   args.channels = spec.channels();
   args.blue_first = spec.color == Color::kBgr;
   args.nhwc = spec.layout == Layout::kNhwc;
-  args.dtype = static_cast<int>(spec.dtype);
+  args.dtype = spec.dtype;
   args.pad_value = spec.pad_value;
   std::copy(std::begin(spec.mean), std::end(spec.mean), args.mean);
   std::copy(std::begin(spec.inv_std), std::end(spec.inv_std), args.inv_std);

@@ -1,5 +1,8 @@
 // OpenCV's INTER_LINEAR on 8-bit images, row by row: two source rows are blended horizontally,
 // kept, and blended vertically. Enlarging reuses them for several output rows.
+//
+// OpenCV takes the mean of 2x2 blocks when both sides halve exactly. That needs no path of its own:
+// with all weights 1/2 no bit is lost before the last rounding, which is the mean's.
 #include <algorithm>
 #include <array>
 #include <vector>
@@ -126,56 +129,10 @@ class Bilinear final : public RowResizer {
   std::array<BlendedRow, 2> kept_;
 };
 
-// out[x] is the mean of a 2x2 block of bytes that lie kStep apart in their rows.
-template <int kStep>
-inline void halve_plane(const std::uint8_t* __restrict top, const std::uint8_t* __restrict bottom,
-                        int count, std::uint8_t* __restrict out) {
-  for (int x = 0; x < count; ++x, top += 2 * kStep, bottom += 2 * kStep) {
-    out[x] = static_cast<std::uint8_t>(mean_of_four(top[0], top[kStep], bottom[0], bottom[kStep]));
-  }
-}
-
-VISIONRT_VECTOR_CLONES void halve_row(const std::uint8_t* top, const std::uint8_t* bottom, int step,
-                                      int count, std::uint8_t* out) {
-  if (step == 3) {
-    halve_plane<3>(top, bottom, count, out);
-  } else {
-    halve_plane<1>(top, bottom, count, out);
-  }
-}
-
-class Halving final : public RowResizer {
- public:
-  Halving(const Spec& spec, const ImageView& image, Columns columns)
-      : channels_(spec.channels()),
-        columns_(columns),
-        top_source_(spec, image, 2 * columns.begin, 2 * columns.end),
-        bottom_source_(top_source_) {}
-
-  void row(int y, std::uint8_t* const planes[]) override {
-    const int step = top_source_.pixel_bytes();
-    const std::ptrdiff_t start = 2 * static_cast<std::ptrdiff_t>(columns_.begin) * step;
-    const std::uint8_t* top = top_source_.row(2 * y) + start;
-    const std::uint8_t* bottom = bottom_source_.row(2 * y + 1) + start;
-    for (int c = 0; c < channels_; ++c) {
-      const int byte = top_source_.byte_of_channel(c);
-      halve_row(top + byte, bottom + byte, step, columns_.count(), planes[c]);
-    }
-  }
-
- private:
-  int channels_;
-  Columns columns_;
-  SourceRows top_source_, bottom_source_;  // two: each holds one row of luma
-};
-
 }  // namespace
 
 std::unique_ptr<RowResizer> make_cv2_resizer(const Spec& spec, const ImageView& image,
                                              const Geometry& geometry, Columns columns) {
-  if (cv2_is_halving(image.height, image.width, geometry.resized_h, geometry.resized_w)) {
-    return std::make_unique<Halving>(spec, image, columns);
-  }
   return std::make_unique<Bilinear>(spec, image, geometry, columns);
 }
 

@@ -30,15 +30,9 @@ struct Cv2Tap {
   int w0, w1;         // weights, 0...2048
 };
 
-// OpenCV takes the reciprocal of the rounded ratio, not the ratio itself; the last bit matters.
+// The reciprocal of the rounded ratio, as OpenCV has it, rather than the ratio itself.
 VISIONRT_HD double cv2_scale(int image_side, int resized_side) {
   return 1.0 / (static_cast<double>(resized_side) / image_side);
-}
-
-// OpenCV replaces bilinear by the 2x2 mean when both sides halve exactly.
-VISIONRT_HD bool cv2_is_halving(int image_h, int image_w, int resized_h, int resized_w) {
-  return image_h % 2 == 0 && image_w % 2 == 0 && image_h / 2 == resized_h &&
-         image_w / 2 == resized_w;
 }
 
 // Horizontally, a tap that would leave the image becomes the edge pixel with full weight.
@@ -66,8 +60,6 @@ VISIONRT_HD int cv2_blend_x(int left, int right, int w0, int w1) {
 VISIONRT_HD int cv2_blend_y(int top, int bottom, int w0, int w1) {
   return (((top * w0) >> 16) + ((bottom * w1) >> 16) + 2) >> 2;
 }
-
-VISIONRT_HD int mean_of_four(int a, int b, int c, int d) { return (a + b + c + d + 2) >> 2; }
 
 // ---- pil: a triangle as wide as the reduction, 22-bit weights -----------------------------------
 

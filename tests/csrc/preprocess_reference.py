@@ -104,7 +104,7 @@ def random_spec(rng: np.random.Generator, longest: int, **fixed: Any) -> Preproc
         "crop_ratio": pick(0.5, 0.8, 0.875, 0.95, 1.0),
         "color": pick("rgb", "bgr", "gray"),
         "mean": (0.0, 0.0, 0.0) if plain else pick((0.0,) * 3, (123.675, 116.28, 103.53)),
-        "std": (1.0, 1.0, 1.0) if plain else pick((255.0,) * 3, (58.395, 57.12, 57.375)),
+        "std": (1.0, 1.0, 1.0) if plain else pick((255.0,) * 3, (50.001, 57.12, 50.01)),
         "pad_value": int(rng.integers(256)),
         "letterbox_align": pick("center", "top_left"),
         "layout": pick("nchw", "nhwc"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 import threading
 
 import numpy as np
@@ -45,7 +48,7 @@ def test_awkward_sizes(resize, color):
             assert largest_difference(got, reference.tensor(spec, images, "bgr")) == 0, (h, w, size)
 
 
-def test_exact_halving_is_the_2x2_mean():
+def test_exact_halving_is_opencvs_2x2_mean():
     image = np.array([[[0] * 3, [1] * 3], [[2] * 3, [3] * 3]], np.uint8)  # mean 1.5
     spec = PreprocessSpec(
         resize="stretch", size=(1, 1), std=(1, 1, 1), dtype="uint8", layout="nhwc"
@@ -128,6 +131,36 @@ def test_float16_rounds_to_nearest_even():
         with np.errstate(over="ignore"):
             expected = reference.tensor(spec, [ramp], "bgr")
         np.testing.assert_array_equal(Preprocessor(spec)([ramp]), expected)
+
+
+def before_forbidden_memory(image: np.ndarray) -> np.ndarray:
+    """A copy whose last byte is the last one of its mapping: the page after it faults."""
+    page = mmap.PAGESIZE
+    pages = -(-image.nbytes // page)
+    mapping = mmap.mmap(-1, (pages + 1) * page)
+    whole = np.frombuffer(mapping, np.uint8)
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    end = whole.ctypes.data + pages * page
+    assert protect(ctypes.c_void_p(end), ctypes.c_size_t(page), 0) == 0
+    copy = whole[pages * page - image.nbytes : pages * page].reshape(image.shape)
+    copy[:] = image
+    return copy
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs mprotect")
+@pytest.mark.parametrize("interpolation", ["cv2", "pil"])
+@pytest.mark.parametrize("color", ["bgr", "gray"])
+def test_nothing_is_read_past_the_image(interpolation, color):
+    rng = np.random.default_rng(8)
+    for w in range(1, 40):
+        image = before_forbidden_memory(rng.integers(0, 256, (3, w, 3), np.uint8))
+        for size in [(3, w), (5, 2 * w + 1), (2, max(1, w // 2)), (9, 7 * w)]:
+            spec = PreprocessSpec(
+                resize="stretch", size=size, interpolation=interpolation, color=color
+            )
+            np.testing.assert_array_equal(
+                Preprocessor(spec)([image]), reference.tensor(spec, [image], "bgr")
+            )
 
 
 def test_an_empty_batch_gives_an_empty_tensor():
