@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, autotestdict=False
 """Per-call glue that is too slow in plain Python, and the loops NumPy has no word for.
 
 Everything here is on the host. Loops run without the GIL.

@@ -66,7 +66,8 @@ class Model:
         self._input = image_input(recipe, backend.inputs)
         fixed_batch = self._input.shape[0]
         self._is_fixed = isinstance(fixed_batch, int)
-        self._batch = fixed_batch if isinstance(fixed_batch, int) else max_batch
+        limit = max_batch if backend.max_batch is None else min(max_batch, backend.max_batch)
+        self._batch = fixed_batch if isinstance(fixed_batch, int) else limit
         self._preprocess = Preprocessor(recipe.preprocess)
         self._head = head_for(recipe, backend.outputs)
         spec = recipe.preprocess

@@ -380,3 +380,18 @@ def test_a_recipe_that_does_not_fit_the_graph_is_refused(change: dict[str, Any])
     recipe = type(MEAN_COLOR_RECIPE)("classify", "classifier", spec)
     with pytest.raises(ModelError, match="preprocess spec"):
         Model(recipe, OnnxRuntimeBackend(mean_color_model()))
+
+
+def test_a_batch_is_no_larger_than_the_back_end_takes() -> None:
+    class Counting(OnnxRuntimeBackend):
+        max_batch = 2
+        seen: list[int] = []  # noqa: RUF012  one instance
+
+        def run(self, feeds: Any) -> Any:
+            self.seen.append(len(feeds["image"]))
+            return super().run(feeds)
+
+    backend = Counting(mean_color_model())
+    with Model(MEAN_COLOR_RECIPE, backend) as model:
+        assert [r.best for r in model([plain(RED)] * 5)] == ["red"] * 5
+    assert backend.seen == [2, 2, 1]

@@ -17,12 +17,14 @@ class Backend(Protocol):
         name: ``onnxruntime``, ``openvino``, ``tensorrt`` or ``tensorrt_rtx``.
         device: ``cpu`` or ``cuda:N``.
         inputs, outputs: in the graph's order.
+        max_batch: most images per run where the batch is a symbolic size; None: no limit.
     """
 
     name: str
     device: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    max_batch: int | None
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once; blocks until the outputs are in host memory. Safe from several threads.

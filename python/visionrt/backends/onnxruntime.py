@@ -42,6 +42,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     device = "cpu"
+    max_batch: int | None = None
 
     def __init__(
         self,

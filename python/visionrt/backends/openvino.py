@@ -43,6 +43,7 @@ class OpenVinoBackend:
 
     name = "openvino"
     device = "cpu"
+    max_batch: int | None = None
 
     def __init__(
         self, model: bytes | str | os.PathLike[str], *, threads: int | None = None

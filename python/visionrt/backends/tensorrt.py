@@ -113,6 +113,7 @@ class TensorRTBackend:
         tensors = self._engine.tensors
         self.inputs = tuple(t.info() for t in tensors if t.is_input)
         self.outputs = tuple(t.info() for t in tensors if not t.is_input)
+        self.max_batch = self._engine.max_batch
         self._close = close_with(self, self._engine.close)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -135,6 +136,7 @@ class _Engine:
     """Runtime, engine and lanes, released in the order that TensorRT asks for."""
 
     tensors: tuple[IoTensor, ...]
+    max_batch: int | None
 
     def __init__(
         self, library: Any, plan: bytes, header: PlanHeader, device: Device, lanes: int
@@ -161,6 +163,8 @@ class _Engine:
                 )
             self.tensors = read_tensors(library, self._engine)
             profiles = read_profiles(self._engine, [t for t in self.tensors if t.is_input])
+            largest = [high[0] for p in profiles for _, high in p.limits.values() if high]
+            self.max_batch = max(largest, default=None)
             for _ in range(lanes):
                 lane = Lane(library, self._engine, device, self.tensors, profiles, log)
                 self._open_lanes.append(lane)
