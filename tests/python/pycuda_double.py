@@ -243,7 +243,7 @@ def installed() -> Iterator[Counter[str]]:
     live.clear()
     with (
         mock.patch.dict(sys.modules, as_modules()),
-        mock.patch.object(device._core, "driver_problem", lambda: ""),
+        mock.patch.object(device._core, "driver_problem", return_value=""),
     ):
         _forget()
         try:

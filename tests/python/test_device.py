@@ -28,7 +28,7 @@ def live() -> Iterator[Counter[str]]:
 
 def test_no_driver_is_said_in_words() -> None:
     device._driver.cache_clear()
-    with mock.patch.object(device._core, "driver_problem", lambda: "no NVIDIA driver: gone"):
+    with mock.patch.object(device._core, "driver_problem", return_value="no NVIDIA driver: gone"):
         assert device.gpu_problem(0) == "no NVIDIA driver: gone"
         with pytest.raises(MissingDependencyError, match="Install the NVIDIA driver"):
             device.open_device(0)
@@ -37,7 +37,7 @@ def test_no_driver_is_said_in_words() -> None:
 def test_missing_pycuda_names_the_command() -> None:
     device._driver.cache_clear()
     with (
-        mock.patch.object(device._core, "driver_problem", lambda: ""),
+        mock.patch.object(device._core, "driver_problem", return_value=""),
         mock.patch.dict(sys.modules, {"pycuda": None, "pycuda.driver": None}),
     ):
         assert "pycuda" in device.gpu_problem(0)
@@ -50,7 +50,7 @@ def test_broken_pycuda_is_not_called_missing() -> None:
     broken = mock.MagicMock(spec=["__path__"])
     broken.__path__ = []
     with (
-        mock.patch.object(device._core, "driver_problem", lambda: ""),
+        mock.patch.object(device._core, "driver_problem", return_value=""),
         mock.patch.dict(sys.modules, {"pycuda": broken}),
         mock.patch("builtins.__import__", side_effect=ImportError("undefined symbol: cuInit")),
     ):
@@ -139,7 +139,7 @@ def test_another_thread_may_free(live: Counter[str]) -> None:
                 memory.reserve(1000)
             memory.close()
             stream.close()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - shown by the assertion
             failures.append(error)
 
     thread = threading.Thread(target=work)

@@ -43,7 +43,7 @@ def live() -> Iterator[Counter[str]]:
 
 def runs(spec: double.EngineSpec) -> AbstractContextManager[Any]:
     library = double.library_running(spec)
-    return mock.patch.object(backend_module, "load_library", lambda name: library)
+    return mock.patch.object(backend_module, "load_library", return_value=library)
 
 
 def opened(spec: double.EngineSpec, **options: Any) -> backend_module.TensorRTBackend:
@@ -187,7 +187,7 @@ def test_threads_never_share_a_context(live: Counter[str], lanes: int) -> None:
                 x = np.full((2, 3), seed * 100 + k, np.float32)
                 if (backend.run({"x": x})["double"] != x * 2).any():
                     wrong.append((seed, k))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - shown by the assertion
             wrong.append(error)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
@@ -340,7 +340,7 @@ def test_the_manifest_is_believed_too(live: Counter[str]) -> None:
 
 def test_without_a_gpu_the_manifest_is_enough() -> None:
     device._driver.cache_clear()
-    with mock.patch.object(device._core, "driver_problem", lambda: "no NVIDIA driver"):
+    with mock.patch.object(device._core, "driver_problem", return_value="no NVIDIA driver"):
         assert "no NVIDIA driver" in backend_module.plan_problem(info())
         with pytest.raises(MissingDependencyError, match="no NVIDIA driver"):
             backend_module.open_plan(rtx_plan(), info=info())

@@ -27,8 +27,14 @@ from trtconvert.targets.build_process import BuildRequest, build_in_child
 from trtconvert.targets.cpu import CpuTarget
 from trtconvert.targets.rtx import DEFAULT_SMS, SUPPORTED_SMS, RtxTarget
 from trtconvert.targets.tensorrt import TensorRTTarget
-from trtconvert.targets.trt_builder import BuildOptions, BuildResult, build_plan
+from trtconvert.targets.trt_builder import (
+    BuildOptions,
+    BuildResult,
+    _why_it_failed,
+    build_plan,
+)
 from trtconvert.targets.trt_progress import PhaseTracker
+from visionrt.backends.trt_library import logger_of
 from visionrt.child_python import child_python
 from visionrt.device import GpuInfo
 from visionrt.errors import BuildError, MissingDependencyError, ModelError, UsageError
@@ -157,7 +163,7 @@ def test_turing_refuses_a_float32_matmul() -> None:
         {"w": np.ones((16, 4), np.float32)},
     )
     RtxTarget(("80",)).build(graph, {}, None)
-    with pytest.raises(BuildError, match="SM75"):
+    with pytest.raises(BuildError, match=r"SM75.*--precision fp16"):
         RtxTarget(("75",)).build(graph, {}, None)
     # One GPU that cannot be built for fails a plan for several.
     with pytest.raises(BuildError, match="SM75"):
@@ -230,11 +236,27 @@ def test_a_model_above_2_gib_is_refused_before_the_parser() -> None:
         build_plan(rtx, Long(), {}, SM86, None)
 
 
-def test_without_a_gpu_the_current_gpu_cannot_be_built_for() -> None:
-    """The path of full TensorRT, taken by the RTX library: no GPU is named."""
-    current = BuildOptions(compute_capabilities=("CURRENT",))
-    with pytest.raises(UsageError, match="SM75"):
-        build_plan(rtx, conv(), {}, current, None)
+def test_no_gpu_to_build_on_is_something_missing() -> None:
+    """Full TensorRT builds for the GPU at hand; the RTX library can be asked to, and fails so."""
+    logger, log = logger_of(rtx)
+    mark = log.mark()
+    builder = rtx.Builder(logger)
+    network = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = rtx.OnnxParser(network, logger)
+    assert parser.parse(conv())
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    assert config.set_compute_capability(rtx.ComputeCapability.CURRENT, 0)
+    if builder.build_serialized_network(network, config) is not None:
+        pytest.skip("there is a GPU here, so it is not missing")
+    error = _why_it_failed(network, log.since(mark), log.quote_since(mark))
+    assert isinstance(error, MissingDependencyError)
+    assert "rtx target" in str(error)
+
+
+def test_an_unknown_gpu_lists_the_librarys() -> None:
+    with pytest.raises(UsageError, match="SM75, SM80"):
+        build_plan(rtx, conv(), {}, BuildOptions(compute_capabilities=("77",)), None)
 
 
 def test_an_exception_in_the_callback_is_not_lost() -> None:
@@ -287,6 +309,14 @@ _BUILDER = textwrap.dedent(
 )
 
 
+def is_over(process: psutil.Process) -> bool:
+    """Whether it has ended; an orphan may stay a zombie until the system's init looks at it."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 def test_an_interrupted_build_leaves_nothing(
     models: Path, tmp_path: Path, how: signal.Signals
@@ -308,13 +338,13 @@ def test_an_interrupted_build_leaves_nothing(
     start = time.perf_counter()
     os.killpg(tool.pid, how)  # as a terminal does
     code = tool.wait(10)
-    psutil.wait_procs(children, timeout=10)
+    while not all(map(is_over, children)) and time.perf_counter() - start < 10:
+        time.sleep(0.005)
     latency = time.perf_counter() - start
     tool.stdout.close()
     assert code == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert children
-    assert not any(child.is_running() for child in children)
-    assert latency < 5  # far below a second on an idle machine
+    assert latency < 5  # 0.05 to 0.07 s on an idle machine
     assert list(temporary.iterdir()) == []
     assert tempfile.gettempdir() != str(temporary)
 
@@ -385,8 +415,8 @@ def test_a_full_tensorrt_build_passes_its_options_on(tmp_path: Path) -> None:
     gpu = GpuInfo(0, "L4", "89", 24 << 30, "13.0")
     with (
         mock.patch.object(tensorrt_module, "load_library"),
-        mock.patch.object(tensorrt_module.device, "gpu_problem", lambda index: ""),
-        mock.patch.object(tensorrt_module.device, "gpu_info", lambda index: gpu),
+        mock.patch.object(tensorrt_module.device, "gpu_problem", return_value=""),
+        mock.patch.object(tensorrt_module.device, "gpu_info", return_value=gpu),
         mock.patch.object(tensorrt_module, "build_in_child", build),
     ):
         plan = target.build(conv(), {}, None)
@@ -397,6 +427,6 @@ def test_a_full_tensorrt_build_passes_its_options_on(tmp_path: Path) -> None:
         assert [r.options.timing_cache for r in requests] == [b"", b"timings"]
         assert [r.options.workspace_bytes for r in requests] == [1 << 28] * 2
         assert cache.read_bytes() == b"timings"
-        with mock.patch.object(tensorrt_module.device, "gpu_problem", lambda index: "no GPU"):
-            with pytest.raises(MissingDependencyError, match="--target rtx"):
-                target.check()
+        tensorrt_module.device.gpu_problem.return_value = "no GPU"
+        with pytest.raises(MissingDependencyError, match="--target rtx"):
+            target.check()

@@ -18,6 +18,7 @@ from visionrt.backends.trt_library import logger_of, member
 from visionrt.errors import BuildError, MissingDependencyError, ModelError, UsageError
 
 _NO_KERNEL = re.compile(r"(?P<layer>\S+) has no runners that implement it")
+_TURING = re.compile(r"Cannot compile operation .* for Turing")
 _CUDA_ERROR = re.compile(r"cudaError|CUDA (driver|initialization|error)", re.IGNORECASE)
 _LARGEST_MODEL_BYTES = 2**31 - 1  # a serialized protobuf message ends there
 
@@ -226,6 +227,12 @@ def _why_it_failed(network: Any, messages: Sequence[str], quoted: str) -> Except
                 got=_describe_layer(network, match["layer"]),
                 fix="Cut the graph before it; visionrt has NMS and decoding of its own.",
             )
+    if any(_TURING.search(text) for text in messages):
+        return BuildError(
+            "a graph that builds for SM75 (Turing)",
+            got=quoted,
+            fix="SM75 takes no float32 MatMul: use --precision fp16, or leave sm75 out.",
+        )
     if any(_CUDA_ERROR.search(text) for text in messages):
         return MissingDependencyError(
             "a usable NVIDIA GPU to build on",
