@@ -126,16 +126,16 @@ def _load_engine_file(
             twin = manifest.twin
             candidates.append(
                 Candidate(
-                    f"CPU twin ({manifest.twin_precision})",
+                    _twin_title(manifest),
                     lambda: open_twin(file.read(twin), backend=backend, threads=threads),
                 )
             )
         if not candidates:
             raise _nothing_runs(manifest, path, device, notes)
         opened, lines = first_usable(candidates)
-    lines += [
-        f"not used: CPU twin ({manifest.twin_precision}): {device} was asked for or a plan runs"
-    ] * (manifest.twin is not None and not lines[0].startswith("used: CPU"))
+    if manifest.twin is not None and opened.device != "cpu":
+        reason = "a plan can run" if device == "auto" else f"{device} was asked for"
+        lines.append(f"not used: {_twin_title(manifest)}: {reason}")
     return _model(recipe or manifest.recipe, opened, manifest.name, [*lines, *notes])
 
 
@@ -240,6 +240,10 @@ def _model(recipe: Recipe, backend: Backend, name: str, notes: list[str]) -> Mod
 
 def _title(plan: PlanInfo) -> str:
     return f"{plan.target} plan ({plan.backend} {plan.library_version})"
+
+
+def _twin_title(manifest: Manifest) -> str:
+    return f"CPU twin ({manifest.twin_precision})"
 
 
 def _check_gpu_options(threads: int | None, device: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -95,7 +96,7 @@ class Model:
                 outputs = {name: array[: len(frames)] for name, array in outputs.items()}
             results = list(self._head.decode(outputs, frames, options))
         times.append(time.perf_counter())
-        milliseconds = (np.diff(times) * 1e3 / len(images)).tolist()
+        milliseconds = [(b - a) * 1e3 / len(images) for a, b in itertools.pairwise(times)]
         for image, result in zip(images, results, strict=True):
             result.source = ImageRef(image, color)
             result.speed = dict(zip(_STAGES, milliseconds, strict=True))
