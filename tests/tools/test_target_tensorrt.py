@@ -28,7 +28,7 @@ from trtconvert.targets.cpu import CpuTarget
 from trtconvert.targets.rtx import DEFAULT_SMS, SUPPORTED_SMS, RtxTarget
 from trtconvert.targets.tensorrt import TensorRTTarget
 from trtconvert.targets.trt_builder import (
-    BuildOptions,
+    PlanOptions,
     BuildResult,
     _why_it_failed,
     build_plan,
@@ -40,7 +40,7 @@ from visionrt.device import GpuInfo
 from visionrt.errors import BuildError, MissingDependencyError, ModelError, UsageError
 from visionrt.plan_header import describe
 
-SM86 = BuildOptions(compute_capabilities=("86",))
+SM86 = PlanOptions(compute_capabilities=("86",))
 IMAGES = {"images": ShapeRange((1, 3, 224, 224), (1, 3, 224, 224), (4, 3, 224, 224))}
 
 
@@ -256,7 +256,7 @@ def test_no_gpu_to_build_on_is_something_missing() -> None:
 
 def test_an_unknown_gpu_lists_the_librarys() -> None:
     with pytest.raises(UsageError, match="SM75, SM80"):
-        build_plan(rtx, conv(), {}, BuildOptions(compute_capabilities=("77",)), None)
+        build_plan(rtx, conv(), {}, PlanOptions(compute_capabilities=("77",)), None)
 
 
 def test_an_exception_in_the_callback_is_not_lost() -> None:
@@ -388,7 +388,7 @@ def test_full_tensorrt_says_what_is_missing() -> None:
 
 
 def test_a_missing_library_is_told_by_the_child_as_well() -> None:
-    request = BuildRequest("tensorrt", conv(), {}, BuildOptions())
+    request = BuildRequest("tensorrt", conv(), {}, PlanOptions())
     with mock.patch.dict(os.environ, {"TRT_LOG_FOUND_DLLS": "0"}):
         try:
             import tensorrt  # noqa: F401
@@ -406,7 +406,7 @@ def test_a_full_tensorrt_build_passes_its_options_on(tmp_path: Path) -> None:
     def build(request: BuildRequest, progress: Any) -> BuildResult:
         requests.append(request)
         # The same code on the library that builds anywhere, for a GPU by name.
-        options = BuildOptions(("89",), request.options.workspace_bytes)
+        options = PlanOptions(("89",), request.options.workspace_bytes)
         plan = build_plan(rtx, request.model, request.shapes, options, progress).plan
         return BuildResult(plan, "10.13.2.6", b"timings")
 

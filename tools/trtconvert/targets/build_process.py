@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from trtconvert.targets.base import BuildCancelledError, ProgressCallback, ShapeRange
-from trtconvert.targets.trt_builder import BuildOptions, BuildResult, build_plan
+from trtconvert.targets.trt_builder import PlanOptions, BuildResult, build_plan
 from visionrt.backends.trt_library import load_library
 from visionrt.child_python import child_python
 from visionrt.errors import BuildError, VisionrtError
@@ -45,7 +45,7 @@ class BuildRequest:
     library: str
     model: bytes = field(repr=False)
     shapes: Mapping[str, ShapeRange]
-    options: BuildOptions
+    options: PlanOptions
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ _LARGEST_MODEL_BYTES = 2**31 - 1  # a serialized protobuf message ends there
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class PlanOptions:
     """What a build takes beside the graph.
 
     Attributes:
@@ -51,7 +51,7 @@ def build_plan(
     trt: Any,
     model: bytes,
     shapes: Mapping[str, ShapeRange],
-    options: BuildOptions,
+    options: PlanOptions,
     progress: ProgressCallback | None,
 ) -> BuildResult:
     """Build a plan from a serialized ONNX graph whose precisions are all written in it.
@@ -60,7 +60,7 @@ def build_plan(
         trt: the module ``tensorrt`` or ``tensorrt_rtx``.
         model: the graph; weights inside.
         shapes: by input name; every dynamic input needs one.
-        options: see :class:`BuildOptions`.
+        options: see :class:`PlanOptions`.
         progress: called from the builder's threads.
 
     Raises:
