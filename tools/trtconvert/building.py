@@ -18,7 +18,7 @@ _STEPS = 1000
 
 
 def chosen_targets(options: BuildOptions, warnings: list[str]) -> list[Target]:
-    """The targets, each of which this machine can build for.
+    """The targets, each of which this machine can build for; none for an ``.onnx`` output.
 
     Raises:
         UsageError: an unknown target, or ones that do not go with the output.
@@ -32,6 +32,8 @@ def chosen_targets(options: BuildOptions, warnings: list[str]) -> list[Target]:
             got=", ".join(target.name for target in targets),
             fix="Give one, as in --target rtx:sm89, or write an .engine file, which holds several.",
         )
+    if options.kind == "onnx":
+        return []
     for target in targets:
         target.check()
     return targets

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from trtconvert.calibration.reader import image_files
+from trtconvert.calibration.reader import ImageReader, image_files
 from trtconvert.options import BuildOptions
 from trtconvert.precision import TypedGraph, typed_graph
 from trtconvert.progress import Progress
 from trtconvert.verify import enforce, labels_beside, verify
 from visionrt.errors import AccuracyError, ModelError
-from visionrt.metrics import Agreement
+from visionrt.metrics import Agreement, accumulator_for
 from visionrt.recipe import Recipe
 
 
@@ -47,10 +47,12 @@ def choose_precision(
 
     Raises:
         AccuracyError: the named precision, or for ``auto`` every one, loses more than is allowed.
+        UsageError: a limit for a metric that this task does not have.
         InputDataError: no usable images.
         ModelError: a graph that cannot be typed.
     """
     evidence = _evidence(options, recipe, warnings)
+    _check_metric(options, recipe, evidence)
     reference = original.SerializeToString()
     *faster, last = _candidates(options)
     for precision in faster:
@@ -127,4 +129,12 @@ def _evidence(options: BuildOptions, recipe: Recipe, warnings: list[str]) -> Evi
         return Evidence()
     if options.precision in ("int8", "auto"):
         warnings.append("verified on the calibration images; give --images for others")
-    return Evidence(image_files(calibration.images))
+    reader = ImageReader(calibration.images, recipe.preprocess, count=calibration.count)
+    return Evidence(reader.files)
+
+
+def _check_metric(options: BuildOptions, recipe: Recipe, evidence: Evidence) -> None:
+    """Refuse a limit for another metric now, not after calibration."""
+    metric = accumulator_for(recipe.task).metric if evidence.images else "cosine"
+    if options.allowed_drop is not None:
+        enforce(Agreement(metric, len(evidence.images), 1.0), options.allowed_drop)

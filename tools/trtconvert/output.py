@@ -10,6 +10,7 @@ from pathlib import Path
 from onnx import ValueInfoProto
 
 from trtconvert.building import CPU
+from trtconvert.calibration.table import table_bytes
 from trtconvert.graph import tensor_info
 from trtconvert.load import LoadedModel
 from trtconvert.options import BuildOptions
@@ -25,6 +26,7 @@ from visionrt.manifest import Manifest, TensorInfo
 TWIN = "model.onnx"
 TYPED = "typed.onnx"
 REPORT = "report.json"
+RANGES = "ranges.json"
 
 
 def check_output(options: BuildOptions) -> None:
@@ -89,6 +91,8 @@ def _write_engine(
     if typed_member == TYPED:
         members[TYPED] = typed_bytes
     members |= {plan.info.member: plan.data for plan in plans}
+    if typed.thresholds and typed.calibration is not None:
+        members[RANGES] = table_bytes(typed.thresholds, typed.calibration.method)
     members[REPORT] = report.to_bytes()
     manifest = Manifest(
         name=Path(options.model).stem,
