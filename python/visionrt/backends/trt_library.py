@@ -32,6 +32,12 @@ def load_library(name: str) -> Any:
     Raises:
         MissingDependencyError: not installed, broken or too old; the message has the command.
     """
+    if name not in _TITLE:
+        raise MissingDependencyError(
+            f"a library that runs plans ({', '.join(_TITLE)})",
+            got=repr(name),
+            fix="Upgrade visionrt, or build the plan again.",
+        )
     title, cure = _TITLE[name], _CURE[name]
     wanted = f"{title} {'.'.join(map(str, _OLDEST[name]))} or later"
     try:
@@ -76,6 +82,29 @@ def version_of(library: Any) -> tuple[int, ...]:
 def member(enum: Any, name: str) -> Any | None:
     """An enum's member by name, or None where this version has no such member."""
     return enum.__members__.get(name)
+
+
+def create(library: Any, kind: str) -> Any:
+    """A new ``Builder`` or ``Runtime`` that logs to :func:`logger_of`.
+
+    Raises:
+        MissingDependencyError: the library could not make one, which it does where it finds no
+            usable driver or GPU.
+    """
+    logger, log = logger_of(library)
+    mark = log.mark()
+    try:
+        made = getattr(library, kind)(logger)
+    except TypeError:
+        # How the bindings tell that the native factory returned nothing.
+        made = None
+    if not made:
+        raise MissingDependencyError(
+            f"a machine on which {library.__name__} {library.__version__} can make a {kind}",
+            got=log.quote_since(mark),
+            fix="Run visionrt doctor; the driver must be as new as the library's CUDA.",
+        )
+    return made
 
 
 class MessageLog:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from trtconvert.targets.base import BuildCancelledError, ProgressCallback, ShapeRange
-from trtconvert.targets.trt_builder import PlanOptions, BuildResult, build_plan
+from trtconvert.targets.trt_builder import BuildResult, PlanOptions, build_plan
 from visionrt.backends.trt_library import load_library
 from visionrt.child_python import child_python
 from visionrt.errors import BuildError, VisionrtError
