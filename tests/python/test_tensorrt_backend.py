@@ -263,6 +263,13 @@ def test_a_run_that_fails_quotes_the_library(live: Counter[str]) -> None:
     assert nothing_is_left(live)
 
 
+def test_shapes_that_cannot_be_inferred(live: Counter[str]) -> None:
+    backend = opened(double.EngineSpec(FIXED.tensors, FIXED.compute, fails_to_infer=True))
+    with pytest.raises(MissingDependencyError, match="infer the shapes"):
+        backend.run({"x": np.ones((2, 3), np.float32)})
+    backend.close()
+
+
 def test_out_of_memory_inside_an_allocator_is_not_lost(live: Counter[str]) -> None:
     backend = opened(NONZERO)
     with (

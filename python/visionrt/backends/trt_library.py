@@ -16,8 +16,9 @@ from visionrt.errors import MissingDependencyError
 TENSORRT = "tensorrt"
 TENSORRT_RTX = "tensorrt_rtx"
 
-# Strongly typed networks with INT8 as Q/DQ parse from 10.12 on; every RTX release has them.
-_OLDEST = {TENSORRT: (10, 12), TENSORRT_RTX: (1, 0)}
+# INT8 as Q/DQ in a strongly typed network parses from 10.12 on. The names that are used were
+# compared with the bindings of 10.12 and 11.4, and with RTX 1.4 and 1.7.
+_OLDEST = {TENSORRT: (10, 12), TENSORRT_RTX: (1, 4)}
 _TITLE = {TENSORRT: "TensorRT", TENSORRT_RTX: "TensorRT-RTX"}
 _CURE = {
     TENSORRT: 'Run: pip install "trtconvert[tensorrt]"',
