@@ -13,7 +13,9 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import numpy_helper
 from tiny_models import save, save_pictures, tiny_classifier
 
 from trtconvert.cli.app import run
@@ -90,6 +92,15 @@ def test_external_data_outside_its_folder(tiny, refused):
     tensor.external_data.add(key="location", value="../../etc/passwd")
     save(model, tiny / "tiny.onnx")
     assert "inside the model's folder" in refused(3)
+
+
+def test_model_that_loads_but_does_not_run(tiny, refused):
+    model = tiny_classifier()
+    # Eight filters of five channels, on an image of three: shape inference does not mind.
+    wrong = numpy_helper.from_array(np.zeros((8, 5, 3, 3), np.float32), "w")
+    next(tensor for tensor in model.graph.initializer if tensor.name == "w").CopyFrom(wrong)
+    save(model, tiny / "tiny.onnx")
+    assert "Conv" in refused(3, "--int8", "--calib", str(tiny / "pictures"))
 
 
 def test_unknown_operator(tiny, refused):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from tiny_models import CLASSES, save, save_pictures, tiny_classifier
 
 from trtconvert.cli.app import cli, run
@@ -206,6 +206,26 @@ def test_calibrated_ranges_can_be_reused_without_images(tiny, capsys):
 def test_limit_for_another_metric_is_refused_at_once(tiny, capsys):
     assert build(tiny, "--max-drop", "map=1%") == 2
     assert "top1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_float16_model_keeps_its_interface(tiny, precision, capsys):
+    model = tiny_classifier()
+    for tensor in model.graph.initializer:
+        half = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    save(model, tiny / "tiny.onnx")
+    more = ["--calib", str(tiny / "pictures")] if precision == "int8" else []
+    assert build(tiny, "--precision", precision, *more, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["verification"]["cosine"] > 0.999
+    assert found["nodes_by_precision"][precision] > 0
+    with EngineFile(tiny / "tiny.engine") as file:
+        assert [t.dtype for t in file.manifest.inputs] == ["float16"]
+        assert [t.dtype for t in file.manifest.outputs] == ["float16"]
+        assert file.manifest.recipe.preprocess.dtype == "float16"
 
 
 def test_command_may_be_left_out_and_the_table_is_quiet_on_request(tiny, capsys):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from onnx import ModelProto
 
 from trtconvert.calibration.reader import ImageReader, image_files
@@ -14,8 +15,10 @@ from trtconvert.options import BuildOptions
 from trtconvert.precision import TypedGraph, typed_graph
 from trtconvert.progress import Progress
 from trtconvert.verify import enforce, labels_beside, verify
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import AccuracyError, ModelError
 from visionrt.metrics import Agreement, accumulator_for
+from visionrt.pipeline import image_input
 from visionrt.recipe import Recipe
 
 
@@ -54,6 +57,7 @@ def choose_precision(
     evidence = _evidence(options, recipe, warnings)
     _check_metric(options, recipe, evidence)
     reference = original.SerializeToString()
+    _check_runs(reference, recipe)
     *faster, last = _candidates(options)
     for precision in faster:
         try:
@@ -112,6 +116,20 @@ def _with_twin(
     )
     details = {**agreement.details, "twin_agreement": twin.agreement}
     return dataclasses.replace(agreement, details=details)
+
+
+def _check_runs(reference: bytes, recipe: Recipe) -> None:
+    """Refuse a model that does not run, before calibration finds out half-way.
+
+    Raises:
+        ModelError: with the node that fails.
+    """
+    backend = OnnxRuntimeBackend(reference)
+    info = image_input(recipe, backend.inputs)
+    batch = info.shape[0] if isinstance(info.shape[0], int) else 1
+    spec = recipe.preprocess
+    backend.run({info.name: np.zeros(spec.tensor_shape(batch), spec.dtype)})
+    backend.close()
 
 
 def _candidates(options: BuildOptions) -> Sequence[str]:

@@ -11,6 +11,7 @@ from trtconvert.passes.fold import fold
 from trtconvert.passes.prune import prune
 from trtconvert.passes.slim import slim
 from trtconvert.passes.upgrade import upgrade
+from trtconvert.passes.widen import widen
 from trtconvert.targets.base import ShapeRange
 
 
@@ -36,6 +37,7 @@ def clean_model(
     clean = ModelProto.FromString(model.SerializeToString())
     fold(clean)
     clean = upgrade(clean)
+    widen(clean)
     prune(clean)
     clean = settle_dims(clean, ranges, keep_batch=keep_batch)
     clean = slim(clean, notes)
