@@ -20,7 +20,7 @@ from visionrt.errors import (
     VisionrtError,
 )
 from visionrt.manifest import Manifest, PlanInfo
-from visionrt.pipeline import WORKERS, Model
+from visionrt.model import WORKERS, Model
 from visionrt.recipe import Recipe
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")

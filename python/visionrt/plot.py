@@ -75,8 +75,8 @@ def draw_poses(canvas: Picture, found: Keypoints) -> Picture:
                 pen.line((points[a], points[b]), fill=(*color, 255), width=round(line * 1.4))
         for k, (x, y) in enumerate(points):
             if seen[k]:
-                color = (*_side_color(found, k, k), 255)
-                discs = ((2.2, (20, 20, 20, 200)), (1.8, (255, 255, 255, 255)), (1.3, color))
+                rim, disc = (20, 20, 20, 200), (255, 255, 255, 255)
+                discs = ((2.2, rim), (1.8, disc), (1.3, (*_side_color(found, k, k), 255)))
                 for radius, fill in discs:
                     r = radius * line
                     pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)

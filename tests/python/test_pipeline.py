@@ -29,7 +29,7 @@ from real_models import (
 from visionrt import image_io
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import InputDataError, ModelError, UsageError, VisionrtError
-from visionrt.pipeline import Model
+from visionrt.model import Model
 from visionrt.results import Detections
 from visionrt.spec import PreprocessSpec
 from visionrt.streaming import ordered_results
