@@ -14,6 +14,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from trtconvert.graph import subgraphs
+from trtconvert.graph_view import FreshNames
 
 _FLOAT, _FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 
@@ -26,7 +27,7 @@ def widen(model: ModelProto) -> int:
     changed = sum(_widen_tensor(tensor) for tensor in graph.initializer)
     changed += sum(_widen_attributes(node) for node in graph.node)
     del graph.value_info[:]
-    return changed + _cast_at_edges(model)
+    return changed + cast_at_edges(model)
 
 
 def _widen_tensor(tensor: TensorProto) -> bool:
@@ -48,12 +49,14 @@ def _widen_attributes(node: NodeProto) -> bool:
     return changed
 
 
-def _cast_at_edges(model: ModelProto) -> int:
-    graph = model.graph
+def cast_at_edges(model: ModelProto) -> int:
+    """Let a float32 body read and write float16 inputs and outputs; returns how many Casts."""
+    graph, names = model.graph, FreshNames(model)
     stored = {tensor.name for tensor in graph.initializer}
-    first = [_cast_of(v.name, f"{v.name}.fp32", _FLOAT) for v in graph.input if _is_half(v)]
-    first = [cast for cast in first if cast.input[0] not in stored]
-    last = [_cast_of(f"{v.name}.fp32", v.name, _FLOAT16) for v in graph.output if _is_half(v)]
+    fed = [v.name for v in graph.input if _is_half(v) and v.name not in stored]
+    first = [_cast_of(name, names(f"{name}_fp32"), _FLOAT) for name in fed]
+    given = [v.name for v in graph.output if _is_half(v)]
+    last = [_cast_of(names(f"{name}_fp32"), name, _FLOAT16) for name in given]
     # Inside the graph, an edge goes by the name of its float32 side.
     inside = {cast.input[0]: cast.output[0] for cast in first}
     inside |= {cast.output[0]: cast.input[0] for cast in last}
