@@ -12,14 +12,13 @@
 namespace visionrt::preprocess {
 namespace {
 
-// Taps are taken in pairs of kPairBytes weights: those of the first pixel's channels, those of the
-// second's, and zeros.
-// The horizontal filter of the visible columns.
+// The horizontal filter of the visible columns. Taps come in pairs, and a pair has kPairBytes
+// weights: one per channel of the first pixel, of the second, and zeros.
 struct FilterX {
-  int first_source, end_source;       // columns of the source that are read
+  int first_source, end_source;       // columns of the source that have a weight
   std::vector<std::int64_t> start;    // per column, the byte of its first tap
   std::vector<std::int32_t> pairs;    // per column, how many pairs of taps
-  std::vector<std::int32_t> weights;  // eight per pair
+  std::vector<std::int32_t> weights;  // of all pairs
 };
 
 FilterX filter_x(int image_w, int resized_w, int channels, Columns columns) {
@@ -123,7 +122,7 @@ class Antialiased final : public RowResizer {
   }
 
   void filter_source_row(int y, std::uint8_t* values) {
-    // A copy with room behind it: the filter reads past the last tap.
+    // A copy with room behind it: a pair is read whole, even where it ends in zero weights.
     const std::ptrdiff_t first = filter_x_.first_source * static_cast<std::ptrdiff_t>(channels_);
     const std::ptrdiff_t end = filter_x_.end_source * static_cast<std::ptrdiff_t>(channels_);
     const std::uint8_t* pixels = source_.row(y);

@@ -133,20 +133,19 @@ def boxes_to_image(
     Args:
         geometry: of the image the tensor was made from.
         xyxy: float32 of shape (..., 4), corners in tensor pixels.
-        out: where to write, C-contiguous and of the same shape; ``xyxy`` itself is allowed.
-            Allocated when None.
+        out: where to write, of the same shape; ``xyxy`` itself is allowed. Allocated when None.
 
     Returns:
         ``out``: float32 of the same shape, each corner inside the image. NaN stays NaN.
     """
     if out is None:
         out = np.empty(xyxy.shape, np.float32)
-    corners = (*xyxy.shape[:-1], 2, 2)
-    points_to_image(geometry, xyxy.reshape(corners), out=out.reshape(corners))
+    for corner in (slice(0, 2), slice(2, 4)):
+        points_to_image(geometry, xyxy[..., corner], out=out[..., corner])
     return out
 
 
-def _with_contiguous_pixels(image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+def _with_contiguous_pixels(image: object, index: int) -> NDArray[np.uint8]:
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
         raise InputDataError(
             f"image {index} to be a uint8 array of shape (height, width, 3)",
