@@ -7,11 +7,11 @@
 #include <array>
 #include <vector>
 
+#include "compiler.h"
 #include "preprocess/avx2.h"
 #include "preprocess/resize.h"
 #include "preprocess/sampling.h"
 #include "preprocess/source_rows.h"
-#include "preprocess/vectorise.h"
 
 namespace visionrt::preprocess {
 namespace {

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <vector>
 
+#include "compiler.h"
 #include "preprocess/avx2.h"
 #include "preprocess/resize.h"
 #include "preprocess/sampling.h"
 #include "preprocess/source_rows.h"
-#include "preprocess/vectorise.h"
 
 namespace visionrt::preprocess {
 namespace {
