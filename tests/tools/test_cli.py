@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -299,6 +301,29 @@ def test_batch_keeps_the_twin_dynamic_and_shapes_fix_it(tiny):
         with EngineFile(tiny / "tiny.engine") as file:
             assert file.manifest.inputs[0].shape == (expected, 3, 16, 16)
             assert file.manifest.outputs[0].shape == (expected, CLASSES)
+
+
+def test_output_that_is_the_model_itself_is_refused(tiny, capsys):
+    before = (tiny / "tiny.onnx").read_bytes()
+    assert build(tiny, output="tiny.onnx") == 8
+    assert "the model itself" in capsys.readouterr().err
+    assert (tiny / "tiny.onnx").read_bytes() == before
+
+
+def test_bars_are_drawn_on_a_terminal_only(tiny):
+    arguments = [sys.executable, "-m", "trtconvert", str(tiny / "tiny.onnx"), *RECIPE]
+    arguments += ["-o", str(tiny / "x.engine"), "--target", "cpu", "--images"]
+    arguments += [str(tiny / "pictures"), "--json"]
+    ours, theirs = pty.openpty()
+    child = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=theirs, timeout=60, check=True)
+    os.close(theirs)
+    drawn = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "Verifying" in drawn
+    # What is drawn on stderr never gets into the JSON on stdout.
+    assert json.loads(child.stdout)["precision"] == "fp16"
+    quiet = subprocess.run(arguments, capture_output=True, timeout=60, check=True)
+    assert quiet.stderr == b""
 
 
 # the other commands

@@ -11,6 +11,7 @@ from trtconvert.options import BuildOptions
 from trtconvert.progress import Progress
 from trtconvert.targets import parse_targets
 from trtconvert.targets.base import BuiltPlan, ShapeRange, Target
+from visionrt.backends.trt_library import TENSORRT_RTX
 from visionrt.errors import UsageError
 
 CPU = "cpu"
@@ -49,6 +50,16 @@ def _default_targets(options: BuildOptions, warnings: list[str]) -> Sequence[str
         'run: pip install "trtconvert[rtx]"'
     )
     return (CPU,)
+
+
+def notes_on(precision: str, targets: Sequence[Target]) -> list[str]:
+    """What to know about a precision on these targets, for the user."""
+    if precision == "int8" and any(target.backend == TENSORRT_RTX for target in targets):
+        return [
+            "int8 is not known to be faster than fp16 on TensorRT-RTX, which documents int8 for "
+            "weights only; compare the two with visionrt bench"
+        ]
+    return []
 
 
 def build_plans(

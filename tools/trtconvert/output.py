@@ -38,6 +38,8 @@ def check_output(options: BuildOptions) -> None:
     path, folder = options.output, options.output.absolute().parent
     if not folder.is_dir():
         raise _cannot_write(path, f"no folder {folder}", f"Make it first: mkdir -p {folder}")
+    if path.exists() and options.model.exists() and path.samefile(options.model):
+        raise _cannot_write(path, "the model itself", "Choose another name.")
     if path.is_dir():
         raise _cannot_write(path, "a folder of that name", "Choose another name.")
     if not os.access(folder, os.W_OK):

@@ -41,14 +41,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 def print_report(report: Report, *, verbose: bool) -> None:
     """What was built, and how well it agrees with the original."""
-    print_table(
-        f"{report.engine}: {report.precision}",
-        ("target", "backend", "size", "built in"),
-        [
-            (t.target, t.backend, megabytes(t.plan_bytes), f"{t.build_seconds:.1f} s")
-            for t in report.targets
-        ],
-    )
+    title = f"{report.engine}: {report.precision}"
+    built = [
+        (t.target, t.backend, megabytes(t.plan_bytes), f"{t.build_seconds:.1f} s")
+        for t in report.targets
+    ]
+    if built:
+        print_table(title, ("target", "backend", "size", "built in"), built)
     rows: list[tuple[str, object]] = [
         ("nodes", ", ".join(f"{n} {p}" for p, n in report.nodes_by_precision.items()))
     ]
@@ -62,7 +61,7 @@ def print_report(report: Report, *, verbose: bool) -> None:
             )
         )
     rows += list(report.verification.items())
-    print_table("verification", ("measure", "value"), rows)
+    print_table("verification" if built else title, ("measure", "value"), rows)
     if verbose:
         print_reasons(report.recipe.to_json(), report.reasons)
 
