@@ -17,11 +17,11 @@ from trtconvert.options import BuildOptions
 from trtconvert.precision import TypedGraph
 from trtconvert.report import Report
 from trtconvert.targets.base import BuiltPlan, Target
-from trtconvert.version import installed_version
 from visionrt.atomic import write_bytes
 from visionrt.engine_file import write_engine_file
 from visionrt.errors import InputDataError
 from visionrt.manifest import Manifest, TensorInfo
+from visionrt.version import __version__
 
 TWIN = "model.onnx"
 TYPED = "typed.onnx"
@@ -98,7 +98,7 @@ def _write_engine(
     members[REPORT] = report.to_bytes()
     manifest = Manifest(
         name=Path(options.model).stem,
-        created_by=f"trtconvert {installed_version()}",
+        created_by=f"trtconvert {__version__}",
         precision=report.precision,
         twin_precision=typed.twin_precision,
         recipe=report.recipe,

@@ -16,8 +16,8 @@ from trtconvert.cli.extract import extract
 from trtconvert.cli.guess import guess
 from trtconvert.cli.inspect import inspect
 from trtconvert.cli.verify import verify
-from trtconvert.version import installed_version
 from visionrt.errors import UsageError, VisionrtError
+from visionrt.version import __version__
 
 INTERRUPTED = 130
 _GROUP_FLAGS = ("--help", "-h", "--version")
@@ -52,7 +52,7 @@ class DefaultBuildGroup(click.Group):
     cls=DefaultBuildGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(installed_version(), prog_name="trtconvert")
+@click.version_option(__version__, prog_name="trtconvert")
 def cli() -> None:
     """Convert pre-trained ONNX vision models to verified engine files.
 
