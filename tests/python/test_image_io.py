@@ -115,7 +115,7 @@ def test_grey_and_alpha_arrays() -> None:
         (np.array(["2020-01-01"], "datetime64[D]"), "uint8"),
         (np.array([object()]), "uint8"),
     ],
-    ids=str,
+    ids=lambda value: f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else value,
 )
 def test_arrays_that_are_no_images_name_the_cure(image: np.ndarray, cure: str) -> None:
     with pytest.raises(InputDataError) as caught:
