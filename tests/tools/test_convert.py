@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from onnx import numpy_helper
 from tiny_models import save, save_pictures, tiny_classifier
 
 import visionrt
@@ -16,7 +18,9 @@ from trtconvert.convert import convert
 from trtconvert.guess import RecipeFlags
 from trtconvert.options import BuildOptions
 from trtconvert.shapes import ShapeFlags
+from trtconvert.verify import MaxDrop
 from visionrt.engine_file import EngineFile
+from visionrt.errors import AccuracyError
 
 DATA = Path(__file__).parents[1] / "data"
 MODELS, IMAGES = DATA / "models", DATA / "images"
@@ -96,6 +100,37 @@ def test_raw_plan_equals_the_one_in_the_engine_file(tmp_path):
         # Without the cpu target there is no twin, but the typed graph stays for later builds.
         assert file.manifest.twin is None
         assert file.manifest.typed_graph == "typed.onnx"
+
+
+def test_a_pass_that_breaks_the_model_is_caught(tmp_path, monkeypatch):
+    """The reference is the original file, so no pass can hide what it does."""
+
+    def break_weights(model, _warnings):
+        head = next(t for t in model.graph.initializer if t.name == "fc")
+        head.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(head), "fc"))
+        return model
+
+    monkeypatch.setattr("trtconvert.clean.slim", break_weights)
+    options = BuildOptions(
+        save(tiny_classifier(), tmp_path / "tiny.onnx"),
+        tmp_path / "x.engine",
+        precision="fp32",
+        targets=("cpu",),
+        recipe=CLASSIFY,
+        images=save_pictures(tmp_path / "pictures"),
+        max_drop=MaxDrop(0.5),
+    )
+    with pytest.raises(AccuracyError):
+        convert(options)
+    assert not (tmp_path / "x.engine").exists()
+
+
+def test_full_tensorrt_that_is_missing_exits_6_with_the_cure(tmp_path, capsys):
+    if importlib.util.find_spec("tensorrt") is not None:
+        pytest.skip("TensorRT is installed here")
+    arguments = [MODELS / "mobilenet_v2.onnx", "-o", tmp_path / "x.engine", "--target", "tensorrt"]
+    assert run([str(argument) for argument in arguments]) == 6
+    assert 'pip install "trtconvert[tensorrt]"' in capsys.readouterr().err
 
 
 def test_progress_is_told_of_every_stage(tmp_path):

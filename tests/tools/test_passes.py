@@ -449,3 +449,30 @@ def test_clean_twin_takes_any_batch():
     together = run(clean, {"input": x})[0]
     alone = np.concatenate([run(clean, {"input": x[i : i + 1]})[0] for i in range(3)])
     np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_clean_fixes_a_batch_that_is_baked_into_the_graph():
+    model = graph_of(
+        [make("Reshape", ["x", "shape"], ["y"])],
+        [stored("shape", np.array([1, 192], np.int64))],
+        outputs=[value("y", ["n", 192])],
+    )
+    warnings: list[str] = []
+    clean = clean_model(model, ranges(), warnings=warnings)
+    assert shape_of(clean.graph.input[0])[0] == 1
+    assert "one image at a time" in warnings[0]
+    with pytest.raises(ModelError, match="baked into its graph"):
+        clean_model(model, ranges((1, 3, 8, 8), (4, 3, 8, 8)))
+
+
+def test_clean_sees_images_that_leak_into_each_other():
+    # The mean runs over the batch too, so a batch of two gives other results than two of one.
+    model = graph_of(
+        [
+            make("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+            make("Sub", ["x", "mean"], ["y"]),
+        ]
+    )
+    warnings: list[str] = []
+    assert shape_of(clean_model(model, ranges(), warnings=warnings).graph.input[0])[0] == 1
+    assert warnings
