@@ -103,6 +103,30 @@ def test_model_that_loads_but_does_not_run(tiny, refused):
     assert "Conv" in refused(3, "--int8", "--calib", str(tiny / "pictures"))
 
 
+@pytest.mark.parametrize(
+    ("options", "exit_code", "words"),
+    [
+        ('{"offset": 7}', 2, "offset"),
+        ('{"output": "scorez"}', 2, "scores"),
+        ('{"sigma": 1}', 2, "sigma"),
+    ],
+)
+def test_head_options_are_checked_before_calibration(tiny, refused, options, exit_code, words):
+    # Calibration would fail with another exit code: the pictures are broken.
+    (tiny / "bad").mkdir()
+    (tiny / "bad" / "a.png").write_bytes(b"no picture")
+    more = ["--int8", "--calib", str(tiny / "bad"), "--head-options", options]
+    assert words in refused(exit_code, *more)
+
+
+def test_ssd_without_anchors_is_refused_before_calibration(tiny, refused):
+    model = tiny_classifier()
+    save(model, tiny / "tiny.onnx")
+    more = ["--task", "detect", "--head", "ssd", "--head-options"]
+    more += ['{"boxes": "scores", "scores": "scores"}']
+    assert "anchors" in refused(2, *more)
+
+
 def test_unknown_operator(tiny, refused):
     save(tiny_classifier(tail="Frobnicate"), tiny / "tiny.onnx")
     assert "Frobnicate 'tail': no such operator" in refused(3)

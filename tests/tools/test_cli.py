@@ -51,6 +51,11 @@ def test_help(command, capsys):
     assert "Usage: trtconvert" in capsys.readouterr().out
 
 
+def test_no_arguments_show_the_help(capsys):
+    assert run([]) == 2
+    assert "Commands:" in capsys.readouterr().out
+
+
 def test_version(capsys):
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("trtconvert")
@@ -431,6 +436,16 @@ def test_as_a_program(tiny):
     assert done.returncode == 8
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_reader_that_goes_away_is_no_error(tiny):
+    command = f"{sys.executable} -m trtconvert inspect {tiny / 'tiny.onnx'} | true; "
+    command += "echo ${PIPESTATUS[0]}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "0\n"
+    assert done.stderr == ""
 
 
 def test_missing_extra_is_one_line_with_the_cure(tmp_path):

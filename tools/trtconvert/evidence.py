@@ -14,8 +14,11 @@ from trtconvert.options import BuildOptions
 from trtconvert.progress import Progress
 from trtconvert.verify import MaxDrop, enforce, labels_beside, verify
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
+from visionrt.heads import Frame, head_for
 from visionrt.metrics import Agreement, accumulator_for
+from visionrt.options import options_for
 from visionrt.pipeline import image_input
+from visionrt.preprocess import Preprocessor
 from visionrt.recipe import Recipe
 
 
@@ -54,18 +57,27 @@ class Evidence:
         """Find out now, not after calibration, that the comparison cannot be made.
 
         Raises:
-            ModelError: the reference does not run; with the node that fails.
-            UsageError: ``max_drop`` is for a metric that this task does not have.
+            ModelError: the reference does not run (with the node that fails), or its outputs do
+                not fit the head.
+            UsageError: bad head options, or ``max_drop`` for a metric that this task does not have.
         """
         if max_drop is not None:
             metric = accumulator_for(self.recipe.task).metric if self.images else "cosine"
             enforce(Agreement(metric, len(self.images), 1.0), max_drop)
         backend = OnnxRuntimeBackend(self.reference)
-        info = image_input(self.recipe, backend.inputs)
-        batch = info.shape[0] if isinstance(info.shape[0], int) else 1
-        spec = self.recipe.preprocess
-        backend.run({info.name: np.zeros(spec.tensor_shape(batch), spec.dtype)})
-        backend.close()
+        try:
+            head = head_for(self.recipe, backend.outputs)
+            info = image_input(self.recipe, backend.inputs)
+            batch = info.shape[0] if isinstance(info.shape[0], int) else 1
+            size = self.recipe.preprocess.size
+            preprocess = Preprocessor(self.recipe.preprocess)
+            black = preprocess([np.zeros((*size, 3), np.uint8)])
+            outputs = backend.run({info.name: np.repeat(black, batch, axis=0)})
+            first = {name: array[:1] for name, array in outputs.items()}
+            frame = Frame(size, preprocess.geometry(*size))
+            head.decode(first, [frame], options_for(self.recipe))
+        finally:
+            backend.close()
 
 
 def evidence_in(reference: ModelProto, recipe: Recipe, folder: Path) -> Evidence:

@@ -36,7 +36,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     # Without a terminal there is no width to keep to: a file or a pipe gets long lines.
-    Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL).print(table)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    # Captured, because rich ends the program itself where the reader of a pipe has gone.
+    with console.capture() as text:
+        console.print(table)
+    sys.stdout.write(text.get())
 
 
 def print_report(report: Report, *, verbose: bool) -> None:
