@@ -29,8 +29,8 @@ def print_warnings(warnings: Iterable[str]) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; cells are taken literally, whatever brackets they hold."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    """A table on stdout; texts are taken literally, whatever brackets they hold."""
+    table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -39,6 +39,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
     # Captured, because rich ends the program itself where the reader of a pipe has gone.
     with console.capture() as text:
+        # A line of its own: a table's title is cut to the table's width.
+        console.print(Text(title, style="bold"), soft_wrap=True)
         console.print(table)
     sys.stdout.write(text.get())
 
