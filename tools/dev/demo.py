@@ -28,7 +28,7 @@ DETECT_ON = (
     PHOTOS / "chelsea.png",
     LABELLED / "explore_farm_animals__cow.webp",
 )
-CLASSIFY = (PHOTOS / "coffee.png", PHOTOS / "chelsea.png")
+CLASSIFY = (PHOTOS / "coffee.png",)
 
 
 def command(*parts: object) -> str:
@@ -125,7 +125,7 @@ def main() -> None:
         print(f"  {picture.relative_to(ROOT) if picture.is_relative_to(ROOT) else picture}")
 
 
-def contact_sheet(paths: Sequence[Path], height: int = 300, columns: int = 4) -> Image.Image:
+def contact_sheet(paths: Sequence[Path], height: int = 300, columns: int = 3) -> Image.Image:
     """The pictures in rows, each scaled to ``height`` pixels."""
     gap = 6
     rows: list[list[Image.Image]] = []
