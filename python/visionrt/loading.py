@@ -159,9 +159,10 @@ def _plan_candidates(file: EngineFile, device: str) -> tuple[list[Candidate], li
 
 def _nothing_runs(manifest: Manifest, path: Path, device: str, notes: list[str]) -> VisionrtError:
     if notes and device != "cpu":
+        reasons = [note.removeprefix("not used: ").rstrip(".") for note in notes]
         return MissingDependencyError(
             f"a GPU that can run a plan of {path.name}",
-            got="; ".join(notes),
+            got="; ".join(reasons),
             fix='Run visionrt doctor, or load with device="cpu" if the file has a CPU twin.',
         )
     has = ", ".join(plan.target for plan in manifest.plans) or "only a CPU twin"
