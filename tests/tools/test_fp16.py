@@ -225,6 +225,16 @@ def test_qdq_pairs_take_float16_scales():
     assert types == sorted([TensorProto.FLOAT16, TensorProto.INT8])
 
 
+def test_qdq_pairs_of_an_older_opset_keep_float32_scales():
+    model = graph(
+        "g (float[1,3] x) => (float[1,3] y) { a = Sigmoid(x)\n q = QuantizeLinear(a, s, z)\n"
+        " d = DequantizeLinear(q, s, z)\n y = Tanh(d) }",
+        s=np.float32(0.0078125),
+        z=np.int8(0),
+    )
+    assert precisions(model)[1] == {"a": "fp16", "q": "fp32", "d": "fp32", "y": "fp16"}
+
+
 def test_a_graph_that_is_float16_already_is_left_alone():
     model = graph("g (float16[1,3] x) => (float16[1,3] y) { t = Sigmoid(x)\n y = Tanh(t) }")
     typed, found = precisions(model)
