@@ -15,7 +15,7 @@ CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu'
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.tools: pyproject.toml tools/dev/check_system.py
+$(VENV)/.tools: Makefile pyproject.toml tools/dev/check_system.py
 	@$(PYTHON) tools/dev/check_system.py
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the build tools into $(VENV)"
