@@ -60,14 +60,18 @@ def measure_layer_errors(
         progress: called after each image.
     """
     graph = _DifferenceGraph(view, placement, thresholds)
-    backend = OnnxRuntimeBackend(graph.model.SerializeToString())
-    sums = [np.zeros(1)] * len(graph.outputs)
+    outputs, data = graph.outputs, graph.model.SerializeToString()
+    # The weights are in it twice: let go of one form before the session makes another.
+    del graph
+    backend = OnnxRuntimeBackend(data)
+    del data
+    sums = [np.zeros(1)] * len(outputs)
     runs = 0
     for tensor in images:
         results = backend.run({view.inputs[0]: tensor})
         sums = [
             total + results[name].astype(np.float64)
-            for total, name in zip(sums, graph.outputs, strict=True)
+            for total, name in zip(sums, outputs, strict=True)
         ]
         runs += 1
         progress("Measuring layers", runs, max(len(images), runs))
