@@ -62,7 +62,8 @@ def test_version(capsys):
 
 
 def test_commands_are_those_that_work():
-    assert set(cli.commands) == {"build", "check", "inspect", "verify", "extract", "guess"}
+    expected = {"build", "check", "inspect", "verify", "extract", "guess", "audit"}
+    assert set(cli.commands) == expected
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,6 @@ def choose_precision(
         InputDataError: no usable images.
         ModelError: a graph that does not run or cannot be typed.
     """
-    evidence.check(options.allowed_drop)
     *faster, last = _candidates(options)
     for precision in faster:
         try:

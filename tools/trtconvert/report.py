@@ -58,6 +58,10 @@ class Report:
         recipe: what the model was taken to be. Not part of the JSON: the manifest holds it.
         reasons: why, by recipe field.
         warnings: sentences for people.
+        audit: of the calibration images: how many there are, and findings; None without any.
+        subset: which images a covering subset took, and how; None where none was asked for.
+        confidence: the threshold of float32 and the one that was transferred to int8, with the
+            reason; None where it was not looked for.
     """
 
     engine: str
@@ -69,6 +73,9 @@ class Report:
     recipe: Recipe
     reasons: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    audit: Mapping[str, Any] | None = None
+    subset: Mapping[str, Any] | None = None
+    confidence: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``--json`` prints."""
@@ -79,6 +86,9 @@ class Report:
             "nodes_by_precision": dict(self.nodes_by_precision),
             "calibration": None if self.calibration is None else dict(self.calibration),
             "verification": dict(self.verification),
+            "audit": self.audit,
+            "calibration_subset": self.subset,
+            "confidence": self.confidence,
             "warnings": list(self.warnings),
         }
 

@@ -49,6 +49,7 @@ def verify(
     *,
     labels: Mapping[str, frozenset[int]] | None = None,
     optimize: bool = False,
+    confidence: float | None = None,
 ) -> Agreement:
     """Agreement of two ONNX graphs on images; blocks. Holds one image at a time.
 
@@ -64,6 +65,7 @@ def verify(
             ``correct_candidate`` to the details of a classifier.
         optimize: whether ONNX Runtime may rewrite the candidate: no for Q/DQ and emulated float16
             graphs, whose roundings would move; yes for the CPU twin as it will run.
+        confidence: score threshold of the candidate; default: the recipe's, as the reference's.
 
     Raises:
         ModelError: a graph does not load or run, or does not fit the recipe.
@@ -72,7 +74,7 @@ def verify(
     with _Pair(reference, candidate, recipe, optimize) as pair:
         if not images:
             return pair.on_synthetic_images(progress)
-        return pair.on_images(images, progress, labels or {})
+        return pair.on_images(images, progress, labels or {}, confidence)
 
 
 class _Pair:
@@ -97,9 +99,10 @@ class _Pair:
         images: Sequence[Path],
         progress: Progress,
         labels: Mapping[str, frozenset[int]],
+        confidence: float | None,
     ) -> Agreement:
         preprocess = Preprocessor(self._recipe.preprocess)
-        options = options_for(self._recipe)
+        options = options_for(self._recipe), options_for(self._recipe, confidence=confidence)
         heads = [head_for(self._recipe, b.outputs) for b in (self._reference, self._candidate)]
         accumulator = accumulator_for(self._recipe.task)
         correct, labelled = [0, 0], 0
@@ -113,8 +116,8 @@ class _Pair:
             frame = Frame(pixels.shape[:2], preprocess.geometry(*pixels.shape[:2]))
             outputs = self._outputs(preprocess([pixels]))
             results = [
-                head.decode(raw, [frame], options)[0]
-                for head, raw in zip(heads, outputs, strict=True)
+                head.decode(raw, [frame], chosen)[0]
+                for head, raw, chosen in zip(heads, outputs, options, strict=True)
             ]
             accumulator.update(*results)
             if path.name in labels:

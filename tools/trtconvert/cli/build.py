@@ -50,10 +50,18 @@ from visionrt.errors import UsageError
 )
 @click.option("--calib", type=PATH, metavar="DIR", help="Images to calibrate int8 on.")
 @click.option("--calib-images", type=click.IntRange(1), metavar="N", help="How many of them.")
+@click.option(
+    "--calib-subset", type=click.IntRange(1), metavar="N", help="Choose N that cover all of them."
+)
 @click.option("--calib-method", type=click.Choice(METHODS), default="mse", show_default=True)
 @click.option("--ranges", type=PATH, metavar="FILE", help="Ranges of an earlier calibration.")
 @click.option("--images", type=PATH, metavar="DIR", help="Images to verify on.")
 @click.option("--max-drop", metavar="1%", help="Fail (exit 4) when the result is worse than that.")
+@click.option(
+    "--keep-threshold",
+    is_flag=True,
+    help="Leave --confidence as it is; without, int8 gets the one that finds what FP32 finds.",
+)
 @recipe_flags
 @shape_flags
 @json_flag
@@ -90,6 +98,7 @@ def options_from(flags: dict[str, Any]) -> BuildOptions:
         calibration=_calibration(flags),
         images=flags["images"],
         max_drop=None if max_drop is None else MaxDrop.parse(max_drop),
+        keep_threshold=flags["keep_threshold"],
     )
 
 
@@ -118,14 +127,15 @@ def _precision(named: str | None, *, fp16: bool, int8: bool) -> str:
 def _calibration(flags: dict[str, Any]) -> CalibrationOptions | None:
     folder, ranges = flags["calib"], flags["ranges"]
     if folder is None and ranges is None:
-        if flags["calib_images"] is not None:
-            raise UsageError(
-                "--calib FOLDER with --calib-images", got="none", fix="Name the folder."
-            )
+        for flag in ("calib_images", "calib_subset"):
+            if flags[flag] is not None:
+                name = "--" + flag.replace("_", "-")
+                raise UsageError(f"--calib FOLDER with {name}", got="none", fix="Name the folder.")
         return None
     return CalibrationOptions(
         images=folder if folder is not None else (),
         method=flags["calib_method"],
         count=flags["calib_images"],
+        subset=flags["calib_subset"],
         ranges=ranges,
     )

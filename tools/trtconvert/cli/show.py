@@ -66,6 +66,11 @@ def print_report(report: Report, *, verbose: bool) -> None:
                 f"peak {megabytes(c['peak_rss_bytes'])}",
             )
         )
+    if report.subset is not None:
+        rows.append(("calibration images", report.subset["how"]))
+    if report.confidence is not None:
+        c = report.confidence
+        rows.append(("confidence", f"{c['fp32']:.3g} → {c['transferred']:.3g} ({c['reason']})"))
     rows += list(report.verification.items())
     print_table("verification" if built else title, ("measure", "value"), rows)
     if verbose:
