@@ -78,7 +78,14 @@ class Report:
     confidence: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``--json`` prints."""
+        """The object that ``--json`` prints: ``audit``, ``calibration_subset`` and ``confidence``
+        only where there is one.
+        """
+        optional = {
+            "audit": self.audit,
+            "calibration_subset": self.subset,
+            "confidence": self.confidence,
+        }
         return {
             "engine": self.engine,
             "precision": self.precision,
@@ -86,10 +93,8 @@ class Report:
             "nodes_by_precision": dict(self.nodes_by_precision),
             "calibration": None if self.calibration is None else dict(self.calibration),
             "verification": dict(self.verification),
-            "audit": self.audit,
-            "calibration_subset": self.subset,
-            "confidence": self.confidence,
             "warnings": list(self.warnings),
+            **{key: dict(value) for key, value in optional.items() if value is not None},
         }
 
     def to_bytes(self) -> bytes:
