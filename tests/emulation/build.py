@@ -30,7 +30,7 @@ _FAST = [*_COMMON, "-O3"]
 # -Og neither splits wide accesses nor moves loads, so the checker sees what the source says.
 _CHECKED = [
     *_COMMON,
-    *["-Og", "-g1", "-fsanitize=thread,alignment,bounds", "-fno-threadsafe-statics"],
+    *["-Og", "-g1", "-gdwarf-4", "-fsanitize=thread,alignment,bounds", "-fno-threadsafe-statics"],
     "--param=tsan-instrument-func-entry-exit=0",
 ]
 _KERNEL = re.compile(
@@ -142,7 +142,11 @@ def _build(gxx: str, sources: Sequence[Path], folder: Path, library: str) -> Non
     checked = folder / "libchecked.so"
     _run([*shared, *kinds["checked"], *against, *wrap, "-o", str(checked)])
     listed = _output(["nm", "-C", "-S", "--defined-only", str(checked)]).splitlines()
-    variables = [line for line in listed if re.match(r"\w+ \w+ [bBdD] .*::", line)]
+    variables = [
+        re.sub(r"\(.*\)", "", line)
+        for line in listed
+        if re.match(r"\w+ \w+ [bBdDvVu] .*::", line)
+    ]
     (folder / "shared_variables.txt").write_text("\n".join(variables) + "\n", "utf-8")
 
 

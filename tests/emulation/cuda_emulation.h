@@ -19,10 +19,10 @@
 #define __grid_constant__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
-#define __align__(n) alignas(n)
-// Gaps between variables, so that an overrun does not land in the next one. build.py rewrites
+#define __align__(n) __attribute__((aligned(n)))
+// A variable of at most 48 KiB every 64 KiB: an overrun lands in no variable. build.py rewrites
 // `extern __shared__` declarations.
-#define __shared__ static __attribute__((aligned(64)))
+#define __shared__ static __attribute__((aligned(65536)))
 
 #define EMULATED_INTRINSIC inline __attribute__((always_inline))
 #define EMULATED_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()

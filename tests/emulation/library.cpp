@@ -106,17 +106,21 @@ std::string source_of(const void* place) {
   Dl_info info;
   if (place == nullptr || dladdr(place, &info) == 0 || info.dli_fname == nullptr) return "";
   char command[1024];
-  std::snprintf(command, sizeof command, "addr2line -s -e '%s' 0x%zx 2>/dev/null", info.dli_fname,
+  std::snprintf(command, sizeof command, "addr2line -i -s -e '%s' 0x%zx 2>/dev/null", info.dli_fname,
                 static_cast<std::size_t>(static_cast<const char*>(place) - 1 -
                                          static_cast<const char*>(info.dli_fbase)));
   std::string out;
   if (FILE* pipe = popen(command, "r")) {
+    // From the innermost inlined function outwards: the first line that is a kernel file's.
     char line[256] = "";
-    if (std::fgets(line, sizeof line, pipe) != nullptr) out = line;
+    while (std::fgets(line, sizeof line, pipe) != nullptr) {
+      const bool ours = std::strncmp(line, "cuda_", 5) == 0 || line[0] == '?';
+      if (out.empty() && !ours) out = line;
+    }
     pclose(pipe);
   }
-  while (!out.empty() && out.back() == '\n') out.pop_back();
-  return out.empty() || out[0] == '?' ? "" : " (" + out.substr(0, out.find(" (")) + ")";
+  out = out.substr(0, out.find_first_of(" \n"));
+  return out.empty() ? "" : " (" + out + ")";
 }
 
 std::string invalid_launch(const dim3& grid, const dim3& block, unsigned shared_bytes) {
