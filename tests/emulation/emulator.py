@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +31,7 @@ class Emulator:
         self._c.emu_register.argtypes = [
             *[ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_int]
         ]
+        self._c.emu_mark_written.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         self._c.emu_unregister.argtypes = [ctypes.c_void_p]
 
     def has_kernel(self, name: str) -> bool:
@@ -86,6 +86,10 @@ class Emulator:
         """Tells the checker of memory; ``Buffer`` does."""
         self._c.emu_register(address, size, name.encode(), int(written))
 
+    def mark_written(self, address: int, size: int) -> None:
+        """Tells the checker that the host wrote there."""
+        self._c.emu_mark_written(address, size)
+
     def unregister(self, address: int) -> None:
         """The checker forgets memory registered at this address."""
         self._c.emu_unregister(address)
@@ -112,7 +116,7 @@ class Buffer:
         self.address = self._memory.ctypes.data + start
         if content is not None:
             self.array[...] = content
-        self._emulator = emulator
+        self._emulator, self._name = emulator, name
         # An empty array still has an address of its own.
         emulator.register(self.address, size, name, content is not None)
 
@@ -122,8 +126,12 @@ class Buffer:
         return ctypes.c_void_p(self.address)
 
     def close(self) -> None:
-        """The checker forgets the buffer."""
+        """The checker forgets the buffer. Raises EmulationError when a guard was overwritten."""
         self._emulator.unregister(self.address)
+        start = self.address - self._memory.ctypes.data
+        for guard in (self._memory[:start], self._memory[start + self.array.nbytes :]):
+            if (guard != _UNWRITTEN).any():
+                raise EmulationError(f"memory beside '{self._name}' was overwritten")
 
     def __enter__(self) -> Buffer:
         return self
@@ -135,13 +143,3 @@ class Buffer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def load_with_driver(library: str, driver: str) -> None:
-    """In a process of its own: makes ``driver`` the process's ``libcuda.so.1``.
-
-    Must come before the extension is asked for the driver: it looks once.
-    """
-    os.environ["VISIONRT_EMULATED_KERNELS"] = library
-    # Loaded by path, found later by its soname.
-    ctypes.CDLL(driver, mode=ctypes.RTLD_GLOBAL)
