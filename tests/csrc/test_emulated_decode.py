@@ -132,9 +132,7 @@ def yolox_case(rng: np.random.Generator) -> int:
         return sum(
             same_bits(
                 out.of(i, classes),
-                _core.decode_yolox(
-                    image, input_hw, classes, threshold, strides, multi_label, MANY
-                ),
+                _core.decode_yolox(image, input_hw, classes, threshold, strides, multi_label, MANY),
             )
             for i, image in enumerate(images)
         )

@@ -184,7 +184,9 @@ def last_bit_pairs(count: int) -> int:
     for i in undecided:
         for threshold in (np.nextafter(iou[i], F32(0)), iou[i], np.nextafter(iou[i], F32(1))):
             expected = cpu.reference(boxes[i], scores[i], None, threshold, 2, F32)
-            kept, kept_counts, _ = cuda_nms(boxes[i, None], scores[i, None], None, None, threshold, 2)
+            kept, kept_counts, _ = cuda_nms(
+                boxes[i, None], scores[i, None], None, None, threshold, 2
+            )
             assert kept[0, : kept_counts[0]].tolist() == expected
     return len(undecided)
 

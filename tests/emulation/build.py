@@ -36,7 +36,9 @@ _CHECKED = [
 _KERNEL = re.compile(
     r"__global__\s+void\s+(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?(\w+)\s*\("
 )
-_DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+((?:__align__|alignas)\(\w+\)\s*)?([^;\[]*?)(\w+)\[\]\s*;")
+_DYNAMIC_SHARED = re.compile(
+    r"extern\s+__shared__\s+((?:__align__|alignas)\(\w+\)\s*)?([^;\[]*?)(\w+)\[\]\s*;"
+)
 _NAMESPACE = re.compile(r"^namespace\s+([\w:]+)\s*\{", re.MULTILINE)
 
 
@@ -135,7 +137,9 @@ def _build(gxx: str, sources: Sequence[Path], folder: Path, library: str) -> Non
     shared = [gxx, "-shared"]
     driver = [str(HERE / "launch_driver.cpp"), "-Wl,-soname,libcuda.so.1", "-ldl"]
     _run([*shared, *_COMMON, "-O1", *driver, "-o", str(folder / "libcuda.so.1")])
-    _run([*shared, *kinds["runtime"], f"-Wl,-soname,{library}", "-ldl", "-o", str(folder / library)])
+    _run(
+        [*shared, *kinds["runtime"], f"-Wl,-soname,{library}", "-ldl", "-o", str(folder / library)]
+    )
     against = [str(folder / library), "-Wl,-rpath,$ORIGIN"]
     _run([*shared, *kinds["fast"], *against, "-o", str(folder / "libfast.so")])
     wrap = ["-Wl,--wrap=memcpy", "-Wl,--wrap=memset"]
@@ -143,9 +147,7 @@ def _build(gxx: str, sources: Sequence[Path], folder: Path, library: str) -> Non
     _run([*shared, *kinds["checked"], *against, *wrap, "-o", str(checked)])
     listed = _output(["nm", "-C", "-S", "--defined-only", str(checked)]).splitlines()
     variables = [
-        re.sub(r"\(.*\)", "", line)
-        for line in listed
-        if re.match(r"\w+ \w+ [bBdDvVu] .*::", line)
+        re.sub(r"\(.*\)", "", line) for line in listed if re.match(r"\w+ \w+ [bBdDvVu] .*::", line)
     ]
     (folder / "shared_variables.txt").write_text("\n".join(variables) + "\n", "utf-8")
 

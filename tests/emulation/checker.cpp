@@ -1,9 +1,9 @@
 // Judges every access of a checked kernel.
 //
 // Kernels are compiled with -fsanitize=thread,alignment,bounds, and linked with none of the
-// sanitizers' libraries: the calls that the compiler plants arrive here. For each byte a shadow cell
-// remembers who wrote and who read it last in this launch (in this block, for shared memory). Two
-// accesses by different threads, one of them a write and not both atomic, are a race unless
+// sanitizers' libraries: the calls that the compiler plants arrive here. For each byte a shadow
+// cell remembers who wrote and who read it last in this launch (in this block, for shared memory).
+// Two accesses by different threads, one of them a write and not both atomic, are a race unless
 //   - a block barrier lies between them,
 //   - a __syncwarp that both lanes took part in lies between them (shuffles and votes order
 //     nothing), or
@@ -112,9 +112,8 @@ bool is_after(const Record& earlier) {
     return earlier.thread == self.number ||
            (warp_mate && earlier.clock <= self.seen[earlier.thread % 32]);
   }
-  return warp_mate && std::all_of(self.seen.begin(), self.seen.end(), [&](unsigned clock) {
-           return clock >= earlier.clock;
-         });
+  return warp_mate && std::all_of(self.seen.begin(), self.seen.end(),
+                                  [&](unsigned clock) { return clock >= earlier.clock; });
 }
 
 // Adds the running thread to a record that it does not come after.
@@ -150,8 +149,8 @@ std::string who(const Record& record) {
 }
 
 std::string bytes_at(std::size_t bytes, const Region& region, std::uintptr_t address) {
-  return std::to_string(bytes) + (bytes == 1 ? " byte" : " bytes") + " at '" + region.name + "' + " +
-         std::to_string(address - region.base);
+  return std::to_string(bytes) + (bytes == 1 ? " byte" : " bytes") + " at '" + region.name +
+         "' + " + std::to_string(address - region.base);
 }
 
 Region* region_at(std::uintptr_t address) {
@@ -171,9 +170,9 @@ Region* region_at(std::uintptr_t address) {
   std::uintptr_t distance = ~std::uintptr_t{0};
   for (const Region* region : map) {
     const std::uintptr_t end = region->base + region->bytes;
-    const std::uintptr_t gap = address >= end                 ? address - end
-                               : address >= region->base      ? 0
-                                                              : region->base - address;
+    const std::uintptr_t gap = address >= end            ? address - end
+                               : address >= region->base ? 0
+                                                         : region->base - address;
     if (gap <= distance) {
       distance = gap;
       near = region;
@@ -208,6 +207,7 @@ enum class Access { kRead, kWrite, kAtomic };
 void access(std::uintptr_t address, std::size_t bytes, Access how, void* pc) {
   const Fiber* self = launch.fiber;
   if (self == nullptr || bytes == 0) return;
+  take_steps(1, pc);
   const std::uintptr_t on_stack = address - reinterpret_cast<std::uintptr_t>(self->stack);
   if (on_stack < kStackBytes) return;
   const auto is_index = [&](const void* at) {
@@ -231,6 +231,7 @@ void access(std::uintptr_t address, std::size_t bytes, Access how, void* pc) {
     if (write) out_of_bounds(address, bytes, true, pc);
     return;
   }
+  const std::size_t first = offset;
   const Record own = own_record(how == Access::kAtomic);
   const std::uint64_t generation = region->shared ? block_generation : launch.number;
   bool unwritten = false, told = false;
@@ -266,8 +267,8 @@ void access(std::uintptr_t address, std::size_t bytes, Access how, void* pc) {
     bytes -= here;
   }
   if (unwritten) {
-    report("read of unwritten memory",
-           "reads '" + region->name + "' + " + std::to_string(offset - bytes), launch.fiber, pc);
+    report("read of unwritten memory", "reads '" + region->name + "' + " + std::to_string(first),
+           launch.fiber, pc);
   }
 }
 
@@ -376,8 +377,9 @@ void fence() {
 }
 
 void before_atomic(void* address, std::size_t bytes, void* return_address) {
-  if (!launch.checking) return;
+  take_steps(kStepsOfAnAtomic, return_address);
   if (random_below(8) == 0) yield();
+  if (!launch.checking) return;
   const auto at = reinterpret_cast<std::uintptr_t>(address);
   access(at, bytes, Access::kAtomic, return_address);
   if (!any_fence) return;
@@ -399,13 +401,15 @@ using emulation::Access;
 
 #define ADDRESS reinterpret_cast<std::uintptr_t>(address)
 #define CALLER __builtin_return_address(0)
-#define TSAN_SIZE(size)                                                                          \
-  void __tsan_read##size(void* address) { access(ADDRESS, size, Access::kRead, CALLER); }        \
+#define TSAN_SIZE(size)                                                                   \
+  void __tsan_read##size(void* address) { access(ADDRESS, size, Access::kRead, CALLER); } \
   void __tsan_write##size(void* address) { access(ADDRESS, size, Access::kWrite, CALLER); }
-#define TSAN_UNALIGNED(size)                                                                     \
-  void __tsan_unaligned_read##size(void* address) { access(ADDRESS, size, Access::kRead, CALLER); } \
-  void __tsan_unaligned_write##size(void* address) {                                             \
-    access(ADDRESS, size, Access::kWrite, CALLER);                                               \
+#define TSAN_UNALIGNED(size)                         \
+  void __tsan_unaligned_read##size(void* address) {  \
+    access(ADDRESS, size, Access::kRead, CALLER);    \
+  }                                                  \
+  void __tsan_unaligned_write##size(void* address) { \
+    access(ADDRESS, size, Access::kWrite, CALLER);   \
   }
 extern "C" {
 void __tsan_init() {}

@@ -29,20 +29,14 @@
 
 // ---- vector types, with CUDA's alignment --------------------------------------------------------
 
-#define EMULATED_VECTOR(element, name, align2, align4)                                            \
-  struct alignas(align2) name##2 {                                                                \
-    element x, y;                                                                                 \
-  };                                                                                              \
-  struct name##3 {                                                                                \
-    element x, y, z;                                                                              \
-  };                                                                                              \
-  struct alignas(align4) name##4 {                                                                \
-    element x, y, z, w;                                                                           \
-  };                                                                                              \
-  EMULATED_INTRINSIC name##2 make_##name##2(element x, element y) { return {x, y}; }              \
-  EMULATED_INTRINSIC name##3 make_##name##3(element x, element y, element z) { return {x, y, z}; }\
-  EMULATED_INTRINSIC name##4 make_##name##4(element x, element y, element z, element w) {         \
-    return {x, y, z, w};                                                                          \
+#define EMULATED_VECTOR(element, name, align2, align4)                                             \
+  struct alignas(align2) name##2 { element x, y; };                                                \
+  struct name##3 { element x, y, z; };                                                             \
+  struct alignas(align4) name##4 { element x, y, z, w; };                                          \
+  EMULATED_INTRINSIC name##2 make_##name##2(element x, element y) { return {x, y}; }               \
+  EMULATED_INTRINSIC name##3 make_##name##3(element x, element y, element z) { return {x, y, z}; } \
+  EMULATED_INTRINSIC name##4 make_##name##4(element x, element y, element z, element w) {          \
+    return {x, y, z, w};                                                                           \
   }
 EMULATED_VECTOR(signed char, char, 2, 4)
 EMULATED_VECTOR(unsigned char, uchar, 2, 4)
@@ -126,7 +120,9 @@ EMULATED_INTRINSIC T reduce(unsigned mask, T value, Combine combine, const char*
 
 // ---- barriers, fences, warp intrinsics ----------------------------------------------------------
 
-EMULATED_INTRINSIC void __syncthreads(EMULATED_SITE) { emulation::block_barrier(false, file, line); }
+EMULATED_INTRINSIC void __syncthreads(EMULATED_SITE) {
+  emulation::block_barrier(false, file, line);
+}
 EMULATED_INTRINSIC int __syncthreads_count(int predicate, EMULATED_SITE) {
   return static_cast<int>(emulation::block_barrier(predicate != 0, file, line));
 }
@@ -170,9 +166,8 @@ template <class T>
 EMULATED_INTRINSIC T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
                                       EMULATED_SITE) {
   const unsigned lane = emulation::own_lane(), place = lane & (width - 1);
-  return emulation::shuffle(mask, value,
-                            place + delta < static_cast<unsigned>(width) ? lane + delta : lane, file,
-                            line);
+  return emulation::shuffle(
+      mask, value, place + delta < static_cast<unsigned>(width) ? lane + delta : lane, file, line);
 }
 template <class T>
 EMULATED_INTRINSIC T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32,
@@ -181,10 +176,10 @@ EMULATED_INTRINSIC T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int 
   const unsigned segment_end = (lane | (width - 1)) + 1;
   return emulation::shuffle(mask, value, source < segment_end ? source : lane, file, line);
 }
-#define EMULATED_REDUCE(name, expression)                                      \
-  template <class T>                                                           \
+#define EMULATED_REDUCE(name, expression)                                              \
+  template <class T>                                                                   \
   EMULATED_INTRINSIC T __reduce_##name##_sync(unsigned mask, T value, EMULATED_SITE) { \
-    return emulation::reduce(                                                  \
+    return emulation::reduce(                                                          \
         mask, value, [](T a, T b) { return static_cast<T>(expression); }, file, line); \
   }
 EMULATED_REDUCE(add, static_cast<unsigned>(a) + static_cast<unsigned>(b))
@@ -200,15 +195,15 @@ EMULATED_REDUCE(xor, a ^ b)
 template <class T>
 using Itself = std::common_type_t<T>;  // deduced from the address alone
 
-#define EMULATED_ATOMIC(name, expression)                                   \
-  template <class T>                                                        \
-  EMULATED_INTRINSIC T atomic##name(T* address, Itself<T> value) {          \
-    return emulation::read_modify_write(                                    \
-        address, [=](T old) { return static_cast<T>(expression); });        \
-  }                                                                         \
-  template <class T>                                                        \
-  EMULATED_INTRINSIC T atomic##name##_block(T* address, Itself<T> value) {  \
-    return atomic##name(address, value);                                    \
+#define EMULATED_ATOMIC(name, expression)                                                   \
+  template <class T>                                                                        \
+  EMULATED_INTRINSIC T atomic##name(T* address, Itself<T> value) {                          \
+    return emulation::read_modify_write(address,                                            \
+                                        [=](T old) { return static_cast<T>(expression); }); \
+  }                                                                                         \
+  template <class T>                                                                        \
+  EMULATED_INTRINSIC T atomic##name##_block(T* address, Itself<T> value) {                  \
+    return atomic##name(address, value);                                                    \
   }
 EMULATED_ATOMIC(Add, old + value)
 EMULATED_ATOMIC(Sub, old - value)
@@ -307,7 +302,8 @@ EMULATED_INTRINSIC unsigned __byte_perm(unsigned a, unsigned b, unsigned selecto
   return out;
 }
 EMULATED_INTRINSIC unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
-  return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) << (shift & 31) >> 32);
+  return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) << (shift & 31) >>
+                               32);
 }
 EMULATED_INTRINSIC unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
   return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) >> (shift & 31));

@@ -96,7 +96,8 @@ void load() {
     std::size_t bytes = 0;
     int name_at = 0;
     if (std::sscanf(line.c_str(), "%" SCNxPTR " %zx %*c %n", &address, &bytes, &name_at) == 2) {
-      checker_add_shared(image.base + address, bytes, line.substr(static_cast<std::size_t>(name_at)));
+      checker_add_shared(image.base + address, bytes,
+                         line.substr(static_cast<std::size_t>(name_at)));
     }
   }
 }
@@ -106,20 +107,21 @@ std::string source_of(const void* place) {
   Dl_info info;
   if (place == nullptr || dladdr(place, &info) == 0 || info.dli_fname == nullptr) return "";
   char command[1024];
-  std::snprintf(command, sizeof command, "addr2line -i -s -e '%s' 0x%zx 2>/dev/null", info.dli_fname,
+  std::snprintf(command, sizeof command, "addr2line -i -s -e '%s' 0x%zx 2>/dev/null",
+                info.dli_fname,
                 static_cast<std::size_t>(static_cast<const char*>(place) - 1 -
                                          static_cast<const char*>(info.dli_fbase)));
   std::string out;
   if (FILE* pipe = popen(command, "r")) {
-    // From the innermost inlined function outwards: the first line that is a kernel file's.
+    // From the innermost inlined function outwards.
     char line[256] = "";
     while (std::fgets(line, sizeof line, pipe) != nullptr) {
-      const bool ours = std::strncmp(line, "cuda_", 5) == 0 || line[0] == '?';
-      if (out.empty() && !ours) out = line;
+      const std::string place(line, std::strcspn(line, " \n"));
+      if (place.rfind("cuda_", 0) == 0 || place[0] == '?') continue;
+      out += (out.empty() ? "" : " in ") + place;
     }
     pclose(pipe);
   }
-  out = out.substr(0, out.find_first_of(" \n"));
   return out.empty() ? "" : " (" + out + ")";
 }
 

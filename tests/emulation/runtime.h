@@ -14,6 +14,9 @@ namespace emulation {
 
 constexpr std::size_t kStackBytes = 64 * 1024;
 constexpr unsigned kMaxThreads = 1024;
+// A thread that takes more steps in a block waits for what will not happen. Accesses are counted
+// only when checked.
+constexpr std::uint64_t kMaxSteps = 1u << 28, kStepsOfAnAtomic = 256;
 
 enum class Wait { kNothing, kBarrier, kWarp, kExited };
 
@@ -28,6 +31,7 @@ struct Fiber {
   char* stack;
   unsigned number;
   uint3 thread;
+  std::uint64_t steps;
   Wait wait;
   Site site;
   // At a barrier or a warp operation.
@@ -62,6 +66,7 @@ extern Launch launch;
 // Uniform in 0 to bound - 1.
 unsigned random_below(unsigned bound);
 void yield();
+void take_steps(std::uint64_t steps, const void* place);
 // Ends the launch from inside a fiber, as an illegal address does on a device.
 [[noreturn]] void kill_launch();
 // "kernel: kind: text: thread (x, y, z) of block (x, y, z)[: place]". Repeats of a kind at a

@@ -1,12 +1,13 @@
 // Runs the threads of a block as fibers, blocks and threads in random order, and keeps the rules of
 // barriers and warp intrinsics.
 //
-// One block runs at a time. A round resumes every fiber that can run, in a new random order; a fiber
-// runs until it exits or waits. Barriers are settled between rounds, warp operations when their last
-// lane arrives.
+// One block runs at a time. A round resumes every fiber that can run, in a new random order; a
+// fiber runs until it exits or waits. Barriers are settled between rounds, warp operations when
+// their last lane arrives.
 #include "runtime.h"
 
 #include <sys/mman.h>
+#include <ucontext.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -47,9 +48,11 @@ const char* name_of(WarpOp op) {
   return "";
 }
 
+void run_fiber();
+
 }  // namespace
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(EMULATION_UCONTEXT)
 // Saves what a function call must preserve, and changes stacks.
 extern "C" void emulation_switch(void** save, void* to);
 __asm__(
@@ -58,15 +61,36 @@ __asm__(
     "movq %rsp, (%rdi)\nmovq %rsi, %rsp\n"
     "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n"
     ".size emulation_switch, .-emulation_switch\n");
+
+// The first switch pops six registers and returns into run_fiber.
+void start_on_stack(Fiber& fiber) {
+  auto** top = reinterpret_cast<void**>(fiber.stack + kStackBytes - 64);
+  top[6] = reinterpret_cast<void*>(&run_fiber);
+  fiber.stack_pointer = top;
+}
 #else
-#error "emulation_switch is written for x86-64"
+// Anywhere else, at the price of two system calls a switch.
+ucontext_t contexts[kMaxThreads], scheduler_context;
+
+void emulation_switch(void** save, void* to) {
+  if (*save == nullptr) *save = &scheduler_context;
+  swapcontext(static_cast<ucontext_t*>(*save), static_cast<ucontext_t*>(to));
+}
+
+void start_on_stack(Fiber& fiber) {
+  ucontext_t& context = contexts[fiber.number];
+  getcontext(&context);
+  context.uc_stack = {};
+  context.uc_stack.ss_sp = fiber.stack;
+  context.uc_stack.ss_size = kStackBytes;
+  makecontext(&context, run_fiber, 0);
+  fiber.stack_pointer = &context;
+}
 #endif
 
 namespace {
 
-void to_scheduler() {
-  emulation_switch(&launch.fiber->stack_pointer, scheduler_stack_pointer);
-}
+void to_scheduler() { emulation_switch(&launch.fiber->stack_pointer, scheduler_stack_pointer); }
 
 // A lane has arrived or exited: ends the operation if no live lane of its mask is missing.
 void try_complete(unsigned warp, unsigned mask, WarpOp op) {
@@ -88,8 +112,9 @@ void try_complete(unsigned warp, unsigned mask, WarpOp op) {
   const Fiber& first = *members[0];
   char text[160];
   if (exited != 0) {
-    std::snprintf(text, sizeof text, "the mask 0x%08x of %s names lanes 0x%08x, which %s (%s)", mask,
-                  name_of(op), exited, "have exited or do not exist", describe(first.site).c_str());
+    std::snprintf(text, sizeof text, "the mask 0x%08x of %s names lanes 0x%08x, which %s (%s)",
+                  mask, name_of(op), exited, "have exited or do not exist",
+                  describe(first.site).c_str());
     report("exited lane", text, &first, first.site.file + first.site.line);
   }
   std::array<std::uint64_t, 32> values{};
@@ -141,21 +166,19 @@ void prepare(Fiber& fiber, unsigned number) {
   fiber.number = number;
   fiber.thread = {number % blockDim.x, number / blockDim.x % blockDim.y,
                   number / (blockDim.x * blockDim.y)};
+  fiber.steps = 0;
   fiber.wait = Wait::kNothing;
   fiber.clock = 1;
   fiber.seen.fill(0);
   fiber.fenced = false;
-  // The first switch pops six registers and returns into run_fiber.
-  auto** top = reinterpret_cast<void**>(fiber.stack + kStackBytes - 64);
-  top[6] = reinterpret_cast<void*>(&run_fiber);
-  fiber.stack_pointer = top;
+  start_on_stack(fiber);
 }
 
 void make_stacks(unsigned count) {
   if (fibers.size() >= count) return;
-  static char* const stacks = static_cast<char*>(
-      mmap(nullptr, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
-           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  static char* const stacks =
+      static_cast<char*>(mmap(nullptr, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   if (stacks == MAP_FAILED) std::abort();
   for (unsigned i = static_cast<unsigned>(fibers.size()); i < count; ++i) {
     fibers.emplace_back();
@@ -208,8 +231,8 @@ void report_deadlock() {
     if (fiber.wait == Wait::kExited) continue;
     const bool warp = fiber.wait == Wait::kWarp;
     if (warp && in_warp == nullptr) in_warp = &fiber;
-    std::string place = std::string(warp ? name_of(fiber.op) : "__syncthreads") + " (" +
-                        describe(fiber.site) + ")";
+    std::string place =
+        std::string(warp ? name_of(fiber.op) : "__syncthreads") + " (" + describe(fiber.site) + ")";
     if (warp) {
       char mask[32];
       std::snprintf(mask, sizeof mask, " with mask 0x%08x", fiber.mask);
@@ -304,6 +327,14 @@ unsigned own_lane() { return launch.fiber->lane(); }
 void* dynamic_shared() { return dynamic_shared_memory; }
 
 void yield() { to_scheduler(); }
+
+void take_steps(std::uint64_t steps, const void* place) {
+  launch.fiber->steps += steps;
+  if (launch.fiber->steps <= kMaxSteps) return;
+  report("endless loop", "waits for what does not happen: blocks run one after another",
+         launch.fiber, place);
+  kill_launch();
+}
 
 void kill_launch() {
   launch.killed = true;
