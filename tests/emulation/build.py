@@ -22,10 +22,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / "build" / "emulation"
-RUNTIME = ("scheduler.cpp", "checker.cpp", "library.cpp")
+RUNTIME = ("scheduler.cpp", "checker.cpp", "hooks.cpp", "library.cpp")
 
 _COMMON = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-gnu-unique"]
-_RUNTIME = [*_COMMON, "-O2", "-Wall", "-Wextra", "-DEMULATION_RUNTIME="]
+_RUNTIME = [*_COMMON, "-O2", "-Wall", "-Wextra", "-DEMULATION_RUNTIME=", "-U_FORTIFY_SOURCE"]
 _FAST = [*_COMMON, "-O3"]
 # -Og neither splits wide accesses nor moves loads, so the checker sees what the source says.
 _CHECKED = [

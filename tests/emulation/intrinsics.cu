@@ -3,7 +3,7 @@
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// out[13][threads]: one row an intrinsic, over one warp or more.
+// out[11][threads]: one row an intrinsic, over one warp or more.
 extern "C" __global__ void warp_intrinsics(const int* in, int* out, int width, int operand) {
   const int t = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int v = in[t];
@@ -16,9 +16,6 @@ extern "C" __global__ void warp_intrinsics(const int* in, int* out, int width, i
   put(static_cast<int>(__ballot_sync(kAllLanes, v > 0)));
   put(__any_sync(kAllLanes, v > 90));
   put(__all_sync(kAllLanes, v > -90));
-  put(__reduce_add_sync(kAllLanes, v));
-  put(__reduce_min_sync(kAllLanes, v));
-  put(__reduce_max_sync(kAllLanes, v));
   put(__syncthreads_count(v > 0));
   put(__syncthreads_or(v > 95) != 0);
   put(__syncthreads_and(v > -99) != 0);
@@ -55,22 +52,14 @@ extern "C" __global__ void half_conversions(const float* in, unsigned short* hal
   back[i] = __half2float(__ushort_as_half(static_cast<unsigned short>(i)));
 }
 
-// out[9][n]
+// out[4][n]
 extern "C" __global__ void bits(const unsigned* a, const unsigned* b, unsigned* out, int n) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= n) return;
-  const unsigned x = a[i], y = b[i];
-  const unsigned all[] = {
-      static_cast<unsigned>(__popc(x)),
-      static_cast<unsigned>(__ffs(static_cast<int>(x))),
-      static_cast<unsigned>(__clz(static_cast<int>(x))),
-      __brev(x),
-      __umulhi(x, y),
-      __byte_perm(x, y, 0x7520),
-      __funnelshift_r(x, y, 9),
-      __funnelshift_l(x, y, 9),
-      static_cast<unsigned>(__dp4a(static_cast<int>(x), static_cast<int>(y), 5))};
-  for (int row = 0; row < 9; ++row) out[row * n + i] = all[row];
+  out[i] = static_cast<unsigned>(__popc(a[i]));
+  out[n + i] = static_cast<unsigned>(__ffs(static_cast<int>(a[i])));
+  out[2 * n + i] = static_cast<unsigned>(__clz(static_cast<int>(a[i])));
+  out[3 * n + i] = __umulhi(a[i], b[i]);
 }
 
 // Leaves the indices of a three-dimensional launch.
