@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from emulation import build
 from emulation.emulator import Emulator
 
@@ -40,6 +41,7 @@ KIND = {
     "read_before_the_start": BOUNDS,
     "grid_without_a_guard": BOUNDS,
     "shared_index_past_the_end": BOUNDS,
+    "shared_read_past_the_end_by_pointer": BOUNDS,
     "shared_pointer_past_the_end": BOUNDS,
     "dynamic_shared_too_small": BOUNDS,
     "misaligned_wide_load": MISALIGNED,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from emulation import build
 from emulation.emulator import EmulationError, Emulator
 
@@ -68,7 +69,7 @@ def test_warp_and_block_intrinsics(emulator: Emulator, threads: int) -> None:
         votes = [sum(1 << i for i in range(32) if w[i] > 0) for w in warps]
         assert rows[4].view(U32).reshape(-1, 32).tolist() == [[v] * 32 for v in votes]
         for row, expected in ((5, (warps > 90).any(1)), (6, (warps > -90).all(1))):
-            assert (rows[row].reshape(-1, 32) == expected[:, None]).all(), row
+            assert (rows[row].reshape(-1, 32) == np.reshape(expected, (-1, 1))).all(), row
         assert (rows[7] == (values > 0).sum()).all()
         assert (rows[8] == (values > 95).any()).all()
         assert (rows[9] == (values > -99).all()).all()

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import test_nms as cpu
-from emulation import worker
 
+from emulation import worker
 from visionrt import _core
 
 pytestmark = pytest.mark.skipif(bool(worker.problem()), reason=worker.problem() or "runs")
@@ -105,7 +105,7 @@ def random_case(rng: np.random.Generator) -> dict[str, Any]:
         )
         variant = cpu.VARIANTS[int(rng.integers(len(cpu.VARIANTS)))]
         images.append(variant(rng, problem) if n else problem)
-    boxes, scores, class_ids = (np.ascontiguousarray(np.stack(part)) for part in zip(*images))
+    boxes, scores, class_ids = (np.stack(part) for part in zip(*images, strict=True))
     source = np.stack([3 * rng.permutation(n) for _ in range(batch)]).astype(I32)
     return {
         "boxes": boxes,

@@ -57,6 +57,7 @@ Region parameters{0, 0, "kernel parameters", false, true};
 Region dynamic_region{0, 0, "dynamic shared memory", true};
 std::vector<Region*> map;  // of the launch, by address
 Region* last_region = nullptr;
+std::uintptr_t shared_low = ~std::uintptr_t{0}, shared_high = 0;  // static variables and their gaps
 std::uint64_t block_generation = 0;
 
 // What a fence and an atomic operation after it hand to whoever touches the variable later.
@@ -171,7 +172,8 @@ void access(std::uintptr_t address, std::size_t bytes, Access how, const void* c
   if (address - reinterpret_cast<std::uintptr_t>(launch.fiber->stack) < kStackBytes) return;
   const bool write = how != Access::kRead;
   Region* region = region_at(address);
-  if (region == nullptr && !write && is_constant(address)) return;
+  const bool in_shared = address >= shared_low && address < shared_high;
+  if (region == nullptr && !write && !in_shared && is_constant(address)) return;
   if (region == nullptr || address - region->base + bytes > region->bytes ||
       (write && region->read_only)) {
     out_of_bounds(address, bytes, write, place);
@@ -276,6 +278,8 @@ void checker_begin_block() {
 
 void add_shared_variable(std::uintptr_t base, std::size_t bytes, const std::string& name) {
   shared_regions.push_back(std::unique_ptr<Region>(new Region{base, bytes, name, true}));
+  shared_low = std::min(shared_low, base);
+  shared_high = std::max(shared_high, base + 65536);
 }
 
 void add_device_memory(std::uintptr_t base, std::size_t bytes, const char* name, bool written) {

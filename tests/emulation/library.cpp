@@ -105,10 +105,14 @@ std::string position(unsigned i, const dim3& size) {
 }
 
 bool is_constant(std::uintptr_t address) {
+  static std::uintptr_t known[64];  // pages; dladdr is slow
+  std::uintptr_t& slot = known[address / 4096 % 64];
+  if (slot == address / 4096) return true;
   const void* base = library_of(reinterpret_cast<void*>(address)).dli_fbase;
-  return base != nullptr &&
-         (base == library_of(&launch).dli_fbase ||
-          base == library_of(reinterpret_cast<void*>(launch.kernel->call)).dli_fbase);
+  const void* kernels = library_of(reinterpret_cast<void*>(launch.kernel->call)).dli_fbase;
+  if (base == nullptr || (base != library_of(&launch).dli_fbase && base != kernels)) return false;
+  slot = address / 4096;
+  return true;
 }
 
 std::string describe(const Place& place) {

@@ -155,6 +155,15 @@ SEEDED_BUG(shared_index_past_the_end) {
   out[i] = tile[kBug ? t + 1 : (t + 1) % 64];
 }
 
+SEEDED_BUG(shared_read_past_the_end_by_pointer) {
+  __shared__ int tile[64];
+  const int t = static_cast<int>(threadIdx.x);
+  const int* place = tile + (kBug ? t + 1 : 63 - t);
+  tile[t] = in[i];
+  __syncthreads();
+  out[i] = *place;
+}
+
 SEEDED_BUG(shared_pointer_past_the_end) {
   __shared__ int tile[64];
   const int t = static_cast<int>(threadIdx.x);
