@@ -179,6 +179,7 @@ int emu_launch(const char* name, unsigned gx, unsigned gy, unsigned gz, unsigned
     const Kernel named{name, nullptr, nullptr, 0};
     launch.kernel = &named;
     report("invalid launch", problem, nullptr, {nullptr, 0, nullptr});
+    launch.kernel = nullptr;
     return static_cast<int>(found_in_launch);
   }
   // An unchecked launch does not tell what it writes.
