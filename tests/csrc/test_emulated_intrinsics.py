@@ -149,6 +149,14 @@ def test_bit_intrinsics(emulator: Emulator) -> None:
         assert [row[i] for row in rows] == expected
 
 
+def test_tables_of_constants(emulator: Emulator) -> None:
+    places = np.arange(64, dtype=I32) % 4
+    with emulator.buffer(places) as given, emulator.empty(64, I32) as out:
+        emulator.launch("constants", (1,), (64,), given, out)
+        emulator.check()
+        assert out.array.tolist() == [3, 70, 300, 7000] * 16
+
+
 def test_three_dimensions(emulator: Emulator) -> None:
     grid, block = (3, 2, 4), (5, 3, 2)
     with emulator.empty((24, 30, 4), U32, "out") as out:

@@ -145,11 +145,18 @@ def _build(gxx: str, sources: Sequence[Path], folder: Path, library: str) -> Non
     wrap = ["-Wl,--wrap=memcpy", "-Wl,--wrap=memset"]
     checked = folder / "libchecked.so"
     _run([*shared, *kinds["checked"], *against, *wrap, "-o", str(checked)])
-    listed = _output(["nm", "-C", "-S", "--defined-only", str(checked)]).splitlines()
-    variables = [
-        re.sub(r"\(.*\)", "", line) for line in listed if re.match(r"\w+ \w+ [bBdDvVu] .*::", line)
-    ]
-    (folder / "shared_variables.txt").write_text("\n".join(variables) + "\n", "utf-8")
+    (folder / "shared_variables.txt").write_text(_shared_variables(checked), "utf-8")
+
+
+def _shared_variables(library: Path) -> str:
+    """Address, size, kind and name of every writable static variable inside a function."""
+    command = ["nm", "-S", "--defined-only", str(library)]
+    raw, readable = (_output(c).splitlines() for c in (command, [*command, "-C"]))
+    return "".join(
+        re.sub(r"\(.*\)", "", line) + "\n"
+        for symbol, line in zip(raw, readable, strict=True)
+        if re.match(r"\w+ \w+ [bBdDvVu] _ZZ", symbol)
+    )
 
 
 def _translated(source: Path) -> str:

@@ -62,6 +62,18 @@ extern "C" __global__ void bits(const unsigned* a, const unsigned* b, unsigned* 
   out[3 * n + i] = __umulhi(a[i], b[i]);
 }
 
+__constant__ int kPowers[4] = {1, 10, 100, 1000};
+template <class T>
+struct Scales {
+  static constexpr T values[2] = {3, 7};
+};
+
+// Tables of constants are not device memory, and need not be registered.
+extern "C" __global__ void constants(const int* in, int* out) {
+  const int t = static_cast<int>(threadIdx.x);
+  out[t] = kPowers[in[t]] * Scales<int>::values[in[t] % 2];
+}
+
 // Leaves the indices of a three-dimensional launch.
 extern "C" __global__ void indices(uint4* out) {
   const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
