@@ -236,10 +236,12 @@ def test_answers_of_different_lengths_are_padded():
 
 
 @pytest.mark.parametrize(
-    ("count", "t"), [(12, 3.106), (24, 2.807), (48, 2.685), (96, 2.629), (192, 2.602)]
+    ("count", "interim", "last"),
+    [(12, 4.025, 2.718), (24, 3.485, 2.500), (48, 3.273, 2.408), (96, 3.178, 2.366)],
 )
-def test_critical_t_is_that_of_the_tables(count, t):
-    assert critical_t(count) == pytest.approx(t, abs=0.02)
+def test_critical_t_is_that_of_the_tables(count, interim, last):
+    assert critical_t(count, is_last=False) == pytest.approx(interim, abs=0.03)
+    assert critical_t(count, is_last=True) == pytest.approx(last, abs=0.03)
 
 
 def test_t_statistic():
