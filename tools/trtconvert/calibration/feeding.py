@@ -158,7 +158,7 @@ def t_statistic(gains: NDArray[np.float64]) -> float:
 def critical_t(count: int, *, is_last: bool) -> float:
     """The one-sided point of Student's t for ``count`` pairs: 0.1 %, or 1 % at the last look.
 
-    Within 0.03 from 12 pairs on. Cornish-Fisher expansion: M. Abramowitz and I. Stegun, Handbook of
+    Within 0.04 from 12 pairs on. Cornish-Fisher expansion: M. Abramowitz and I. Stegun, Handbook of
     Mathematical Functions, 1964, 26.7.5.
     """
     z, freedom = 2.326348 if is_last else 3.090232, count - 1
