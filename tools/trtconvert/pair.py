@@ -114,9 +114,7 @@ class Pair:
         except BaseException:
             self._reference.close()
             raise
-        self._same_tensor = (
-            self._reference.recipe.preprocess == self._candidate.recipe.preprocess
-        )
+        self._same_tensor = self._reference.recipe.preprocess == self._candidate.recipe.preprocess
         self.skipped: list[str] = []
 
     def outputs(self, pixels: NDArray[np.uint8]) -> tuple[Outputs, Outputs]:
@@ -125,9 +123,7 @@ class Pair:
         other = tensor if self._same_tensor else self._candidate.tensor(pixels)
         return self._reference.outputs(tensor), self._candidate.outputs(other)
 
-    def compare(
-        self, images: Sequence[Path], stage: str, progress: Progress
-    ) -> Iterator[Compared]:
+    def compare(self, images: Sequence[Path], stage: str, progress: Progress) -> Iterator[Compared]:
         """Both results of each image, in order; one that cannot be read is skipped.
 
         Raises:
@@ -144,9 +140,7 @@ class Pair:
             outputs = self.outputs(pixels)
             image_hw = pixels.shape[:2]
             sides = (self._reference, self._candidate)
-            a, b = (
-                side.result(raw, image_hw) for side, raw in zip(sides, outputs, strict=True)
-            )
+            a, b = (side.result(raw, image_hw) for side, raw in zip(sides, outputs, strict=True))
             yield Compared(path, outputs, (a, b))
             progress(stage, done, len(images))
         if not read:

@@ -93,9 +93,7 @@ def _on_images(
     warnings = [*pair.skipped, *_cosine_warnings(cosine)]
     if out.details.get("boxes_reference") == 0 or out.details.get("keypoints_reference") == 0:
         warnings.append("FP32 found nothing on these images: give some the model is for")
-    return dataclasses.replace(
-        out, cosine=cosine.mean(), details=details, warnings=tuple(warnings)
-    )
+    return dataclasses.replace(out, cosine=cosine.mean(), details=details, warnings=tuple(warnings))
 
 
 def _on_synthetic_images(pair: Pair, recipe: Recipe, progress: Progress) -> Agreement:

@@ -79,7 +79,7 @@ def _failure(report: DiffReport, limit: MaxDrop) -> AccuracyError | None:
 
 def _show(report: DiffReport) -> None:
     title = f"A: {report.a} ({report.a_graph})\nB: {report.b} ({report.b_graph})"
-    print_table(title, ("measure", "value"), report.agreement.to_json().items())
+    print_table(title, ("measure", "value"), report.to_json()["agreement"].items())
     _print_rows("keypoints" if report.task == "keypoints" else "classes", report.classes)
     _print_rows("flips", report.flips[:_MOST_FLIPS])
     if len(report.flips) > _MOST_FLIPS:

@@ -40,7 +40,7 @@ class BoxDiff:
 
     def __init__(self) -> None:
         self._by_class: defaultdict[int, _Counts] = defaultdict(_Counts)
-        self._flips: Counter[tuple[str, str]] = Counter()
+        self._flips: Counter[tuple[int, int]] = Counter()
 
     def update(self, reference: Detections, candidate: Detections) -> Change:
         """Take the two results of one image."""
@@ -60,9 +60,14 @@ class BoxDiff:
                 name = _name(reference, r)
                 moved = f"{name} {before:.2f} → {after:.2f}, IoU {overlap:.2f}"
         lost, new, flips = self._leftovers(reference, candidate, matches)
-        parts = [f"{len(flips)} flipped ({some(flips)})"] if flips else []
-        parts += [f"{len(lost)} lost ({some(lost)})"] if lost else []
-        parts += [f"{len(new)} new ({some(new)})"] if new else []
+        # A sure box that is gone is worse than a doubtful one.
+        gone = [float(reference.confidence[r]) for r in lost + [r for r, _ in flips]]
+        come = [float(candidate.confidence[c]) for c in new]
+        shift = max([shift, *gone, *come])
+        turns = [f"{_name(reference, r)} → {_name(candidate, c)}" for r, c in flips]
+        parts = [f"{len(turns)} flipped ({some(turns)})"] if turns else []
+        parts += [f"{len(lost)} lost ({some(_scored(reference, lost))})"] if lost else []
+        parts += [f"{len(new)} new ({some(_scored(candidate, new))})"] if new else []
         reason = "; ".join(parts) or moved or "no difference"
         return Change(len(lost) + len(new) + len(flips), shift, reason)
 
@@ -89,30 +94,28 @@ class BoxDiff:
 
     def flips(self) -> list[Row]:
         """See the protocol."""
-        return flip_rows(self._flips)
+        return flip_rows(self._flips, {k: c.name for k, c in self._by_class.items()})
 
     def _leftovers(
         self, reference: Detections, candidate: Detections, matches: list[tuple[int, int, float]]
-    ) -> tuple[list[str], list[str], list[str]]:
-        """Count what did not match; descriptions of the lost, the new and the flipped."""
+    ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+        """Count what did not match: rows of the lost and the new, and row pairs of the flipped."""
         free_r = np.setdiff1d(np.arange(len(reference)), [r for _, r, _ in matches])
         free_c = np.setdiff1d(np.arange(len(candidate)), [c for c, _, _ in matches])
-        flipped = match_boxes(reference[free_r], candidate[free_c], any_class=True)
-        flips = []
-        for i, j, _ in flipped:
-            r, c = int(free_r[j]), int(free_c[i])
-            self._of(reference, int(reference.class_id[r])).flipped_from += 1
-            self._of(candidate, int(candidate.class_id[c])).flipped_to += 1
-            names = _name(reference, r), _name(candidate, c)
-            self._flips[names] += 1
-            flips.append(" → ".join(names))
-        lost = np.delete(free_r, [j for _, j, _ in flipped])
-        new = np.delete(free_c, [i for i, _, _ in flipped])
-        for r in lost.tolist():
+        pairs = match_boxes(reference[free_r], candidate[free_c], any_class=True)
+        flips = [(int(free_r[j]), int(free_c[i])) for i, j, _ in pairs]
+        for r, c in flips:
+            old, new_id = int(reference.class_id[r]), int(candidate.class_id[c])
+            self._of(reference, old).flipped_from += 1
+            self._of(candidate, new_id).flipped_to += 1
+            self._flips[old, new_id] += 1
+        lost = np.delete(free_r, [j for _, j, _ in pairs]).tolist()
+        new = np.delete(free_c, [i for i, _, _ in pairs]).tolist()
+        for r in lost:
             self._of(reference, int(reference.class_id[r])).lost += 1
-        for c in new.tolist():
+        for c in new:
             self._of(candidate, int(candidate.class_id[c])).new += 1
-        return _scored(reference, lost.tolist()), _scored(candidate, new.tolist()), flips
+        return lost, new, flips
 
     def _of(self, result: Detections, class_id: int) -> _Counts:
         counts = self._by_class[class_id]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +41,7 @@ class ResultDiff(Protocol):
         ...
 
     def flips(self) -> list[Row]:
-        """Answers that changed their class: ``from``, ``to`` and ``count``, most frequent first."""
+        """Answers that changed their class, the most frequent first; see :func:`flip_rows`."""
         ...
 
 
@@ -81,10 +81,13 @@ def p95(values: Sequence[float]) -> float | None:
     return float(np.percentile(np.abs(values), 95)) if len(values) else None
 
 
-def flip_rows(flips: Counter[tuple[str, str]]) -> list[Row]:
-    """Rows of :meth:`ResultDiff.flips`."""
+def flip_rows(flips: Counter[tuple[int, int]], names: Mapping[int, str]) -> list[Row]:
+    """Rows of :meth:`ResultDiff.flips`; two classes may have one name, so ids are there too."""
     ordered = sorted(flips.items(), key=lambda item: (-item[1], item[0]))
-    return [{"from": a, "to": b, "count": count} for (a, b), count in ordered]
+    return [
+        {"from_id": a, "from": names[a], "to_id": b, "to": names[b], "count": count}
+        for (a, b), count in ordered
+    ]
 
 
 def some(items: Sequence[str], most: int = 3) -> str:

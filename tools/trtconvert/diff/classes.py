@@ -29,7 +29,7 @@ class TopOneDiff:
 
     def __init__(self) -> None:
         self._by_class: defaultdict[int, _Counts] = defaultdict(_Counts)
-        self._flips: Counter[tuple[str, str]] = Counter()
+        self._flips: Counter[tuple[int, int]] = Counter()
 
     def update(self, reference: Classification, candidate: Classification) -> Change:
         """Take the two results of one image."""
@@ -41,7 +41,7 @@ class TopOneDiff:
         self._by_class[new].candidate += 1
         text = f"{names[0]} {before:.3f} → {names[1]} {after:.3f}"
         if old != new:
-            self._flips[names[0], names[1]] += 1
+            self._flips[old, new] += 1
             # A sure answer that flips is worse than a doubtful one.
             return Change(1, before, text)
         self._by_class[old].score_shifts.append(after - before)
@@ -64,7 +64,7 @@ class TopOneDiff:
 
     def flips(self) -> list[Row]:
         """See the protocol."""
-        return flip_rows(self._flips)
+        return flip_rows(self._flips, {k: c.name for k, c in self._by_class.items()})
 
 
 def _best(result: Classification) -> tuple[float, int]:

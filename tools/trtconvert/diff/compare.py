@@ -73,7 +73,7 @@ class DiffReport:
         agreement: of B with A, by the task's metric.
         classes: a row per class or keypoint; the keys depend on the task, see
             :mod:`trtconvert.diff.boxes` and its neighbours.
-        flips: ``from``, ``to`` and ``count``.
+        flips: ``from_id``, ``from``, ``to_id``, ``to`` and ``count``, the most frequent first.
         worst: the images that differ the most, worst first.
         warnings: sentences for people.
     """
@@ -92,7 +92,9 @@ class DiffReport:
     def to_json(self) -> dict[str, Any]:
         """Every field as JSON types."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        fields["agreement"] = self.agreement.to_json()
+        # Raw outputs are not compared: the two may name theirs differently.
+        agreement = self.agreement.to_json()
+        fields["agreement"] = {k: v for k, v in agreement.items() if k != "cosine"}
         fields["worst"] = [vars(image) for image in self.worst]
         return fields | {name: list(fields[name]) for name in ("classes", "flips", "warnings")}
 
