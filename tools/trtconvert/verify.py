@@ -50,7 +50,8 @@ def verify(
         candidate: what to measure.
         recipe: of both.
         images: files; each is decoded and preprocessed once for both. With none, the raw outputs
-            are compared on synthetic images: metric ``cosine``, ``images`` 0, and a warning.
+            are compared on synthetic images: metric ``cosine``, ``images`` 0, and a warning. An
+            image on which only the candidate gives NaN or infinity is one without agreement.
         progress: called after each image.
         labels: accepted class ids by file name; adds ``labelled``, ``correct_reference`` and
             ``correct_candidate`` to the details of a classifier.
@@ -90,10 +91,18 @@ def _on_images(
     if labelled:
         details |= {"labelled": labelled}
         details |= {"correct_reference": correct[0], "correct_candidate": correct[1]}
-    warnings = [*pair.skipped, *_cosine_warnings(cosine)]
+    warnings = [*pair.skipped, *_broken_warnings(cosine)]
     if out.details.get("boxes_reference") == 0 or out.details.get("keypoints_reference") == 0:
         warnings.append("FP32 found nothing on these images: give some the model is for")
-    return dataclasses.replace(out, cosine=cosine.mean(), details=details, warnings=tuple(warnings))
+    # NaN where FP32 has numbers agrees with nothing, whatever class an argmax makes of it.
+    sound = 1 - cosine.broken / out.images if out.images else 1.0
+    return dataclasses.replace(
+        out,
+        agreement=out.agreement * sound,
+        cosine=cosine.mean(),
+        details=details,
+        warnings=tuple(warnings),
+    )
 
 
 def _on_synthetic_images(pair: Pair, recipe: Recipe, progress: Progress) -> Agreement:
@@ -108,13 +117,13 @@ def _on_synthetic_images(pair: Pair, recipe: Recipe, progress: Progress) -> Agre
         0,
         max(0.0, mean if mean is not None else 1.0),
         cosine=mean,
-        warnings=(warning, *_cosine_warnings(cosine)),
+        warnings=(warning, *_broken_warnings(cosine)),
     )
 
 
-def _cosine_warnings(cosine: OutputCosine) -> list[str]:
-    count = cosine.non_finite
-    return [f"{count} outputs held NaN or infinity"] if count else []
+def _broken_warnings(cosine: OutputCosine) -> list[str]:
+    count = cosine.broken
+    return [f"NaN or infinity on {count} images where FP32 gives numbers"] if count else []
 
 
 def synthetic_images(size_hw: tuple[int, int]) -> list[NDArray[np.uint8]]:
