@@ -296,14 +296,14 @@ def test_large_pictures_are_scaled_down(tmp_path):
 # whole runs
 
 
-def reordered(order):
-    """The tiny classifier, its classes in another order."""
+def changed(change):
+    """The tiny classifier with other weights in its last layer."""
     out = onnx.ModelProto()
     out.CopyFrom(tiny_classifier())
     for constant in out.graph.initializer:
         if constant.name == "fc":
-            value = numpy_helper.to_array(constant)[order]
-            constant.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), "fc"))
+            value = np.ascontiguousarray(change(numpy_helper.to_array(constant)))
+            constant.CopyFrom(numpy_helper.from_array(value.astype(np.float32), "fc"))
     return out
 
 
@@ -332,7 +332,7 @@ def engine(path, twin=None, typed=None, recipe=TINY):
 @pytest.fixture
 def pair(tmp_path):
     """Engines whose answers are each other's, class 0 for 1 and so on, and pictures."""
-    same, other = tiny_classifier(), reordered([1, 0, 3, 2])
+    same, other = tiny_classifier(), changed(lambda w: w[[1, 0, 3, 2]])
     a = engine(tmp_path / "a.engine", same, typed=same)
     b = engine(tmp_path / "b.engine", same, typed=other)
     c = engine(tmp_path / "c.engine", other, typed=other)
@@ -371,6 +371,18 @@ def test_typed_graphs_are_compared_on_request(pair):
     report = diff(DiffOptions(a, b, pictures, typed=True))
     assert report.agreement.agreement == 0.0
     assert report.a_graph == "typed graph, fp32"
+
+
+def test_nan_agrees_with_nothing(pair, tmp_path):
+    a, _, _, pictures = pair
+    # Scores of 0 · infinity, whose argmax could be the right class by chance.
+    broken = engine(tmp_path / "broken.engine", changed(lambda w: w * np.inf))
+    report = diff(DiffOptions(a, broken, pictures))
+    assert report.agreement.agreement == 0.0
+    assert any("NaN" in warning for warning in report.warnings)
+    assert all(image.reason.startswith("NaN") for image in report.worst)
+    assert len(report.worst) == 6
+    json.dumps(report.to_json()["worst"], allow_nan=False)
 
 
 def test_a_model_takes_the_engines_recipe(pair, tmp_path):

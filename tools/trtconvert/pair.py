@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from visionrt import image_io
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import InputDataError
 from visionrt.heads import Frame, Head, head_for
+from visionrt.metrics import Agreement
 from visionrt.options import options_for
 from visionrt.pipeline import image_input
 from visionrt.preprocess import Preprocessor
@@ -96,6 +98,21 @@ class Compared:
     outputs: tuple[Outputs, Outputs]
     results: tuple[Result, Result]
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether the candidate gives NaN or infinity where the reference gives numbers alone."""
+        reference, candidate = self.outputs
+        return _is_finite(reference) and not _is_finite(candidate)
+
+
+def discounted(agreement: Agreement, broken: int) -> Agreement:
+    """An agreement to which ``broken`` of its images contribute nothing.
+
+    NaN agrees with nothing, whatever class an argmax makes of it.
+    """
+    sound = 1 - broken / agreement.images if agreement.images else 1.0
+    return dataclasses.replace(agreement, agreement=agreement.agreement * sound)
+
 
 class Pair:
     """A reference and a candidate. Use as a context manager.
@@ -156,3 +173,8 @@ class Pair:
     def __exit__(self, *_: object) -> None:
         self._reference.close()
         self._candidate.close()
+
+
+def _is_finite(outputs: Outputs) -> bool:
+    floats = (array for array in outputs.values() if array.dtype.kind == "f")
+    return all(bool(np.isfinite(array).all()) for array in floats)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trtconvert.pair import Pair, Side
+from trtconvert.pair import Pair, Side, discounted
 from trtconvert.progress import Progress, silent
 from visionrt.errors import AccuracyError, InputDataError, UsageError
 from visionrt.metrics import Agreement, OutputCosine, accumulator_for
@@ -94,11 +94,8 @@ def _on_images(
     warnings = [*pair.skipped, *_broken_warnings(cosine)]
     if out.details.get("boxes_reference") == 0 or out.details.get("keypoints_reference") == 0:
         warnings.append("FP32 found nothing on these images: give some the model is for")
-    # NaN where FP32 has numbers agrees with nothing, whatever class an argmax makes of it.
-    sound = 1 - cosine.broken / out.images if out.images else 1.0
     return dataclasses.replace(
-        out,
-        agreement=out.agreement * sound,
+        discounted(out, cosine.broken),
         cosine=cosine.mean(),
         details=details,
         warnings=tuple(warnings),

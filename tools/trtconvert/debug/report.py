@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnx import ModelProto
+
 from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.reader import ImageReader, image_files
 from trtconvert.clean import clean_model
@@ -16,6 +18,7 @@ from trtconvert.load import load_model
 from trtconvert.precision import typed_graph
 from trtconvert.progress import Progress, silent
 from trtconvert.shapes import ShapeFlags, image_input_of, input_ranges
+from visionrt.recipe import Recipe
 
 IMAGES = 4
 
@@ -88,12 +91,7 @@ def debug(options: DebugOptions, progress: Progress = silent) -> DebugReport:
     """
     files = image_files(options.images)
     warnings: list[str] = []
-    loaded = load_model(options.model)
-    recipe, _ = recipe_for(loaded.model, options.recipe, options.shapes)
-    ranges = input_ranges(loaded.model, recipe.preprocess, options.shapes)
-    clean = clean_model(
-        loaded.model, ranges, keep_batch=not options.shapes.explicit, warnings=warnings
-    )
+    clean, recipe = _clean(options, warnings)
     typed = typed_graph(clean, recipe, options.precision, options.calibration, progress)
     batch = image_input_of(clean)[1][0]
     reader = ImageReader(
@@ -111,3 +109,11 @@ def debug(options: DebugOptions, progress: Progress = silent) -> DebugReport:
         typed.nodes_by_precision,
         [*warnings, *typed.warnings, *reader.warnings()],
     )
+
+
+def _clean(options: DebugOptions, warnings: list[str]) -> tuple[ModelProto, Recipe]:
+    loaded = load_model(options.model)
+    recipe, _ = recipe_for(loaded.model, options.recipe, options.shapes)
+    ranges = input_ranges(loaded.model, recipe.preprocess, options.shapes)
+    keep_batch = not options.shapes.explicit
+    return clean_model(loaded.model, ranges, keep_batch=keep_batch, warnings=warnings), recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,13 @@ from typing import Any
 
 from trtconvert.calibration.reader import image_files
 from trtconvert.diff.boxes import BoxDiff
-from trtconvert.diff.change import ResultDiff, Row, WorstImages
+from trtconvert.diff.change import Change, ResultDiff, Row, WorstImages
 from trtconvert.diff.classes import TopOneDiff
 from trtconvert.diff.pictures import save_side_by_side
 from trtconvert.diff.pixels import PixelDiff
 from trtconvert.diff.points import KeypointDiff
 from trtconvert.diff.sides import Source, open_sources
-from trtconvert.pair import Pair
+from trtconvert.pair import Pair, discounted
 from trtconvert.progress import Progress, silent
 from trtconvert.verify import MaxDrop, enforce
 from visionrt.atomic import write_bytes
@@ -70,7 +71,7 @@ class DiffReport:
     Attributes:
         a, b: the files; ``a_graph`` and ``b_graph`` say what of them ran.
         task: of both.
-        agreement: of B with A, by the task's metric.
+        agreement: of B with A, by the task's metric; where only B gives NaN, there is none.
         classes: a row per class or keypoint; the keys depend on the task, see
             :mod:`trtconvert.diff.boxes` and its neighbours.
         flips: ``from_id``, ``from``, ``to_id``, ``to`` and ``count``, the most frequent first.
@@ -120,10 +121,15 @@ def diff(options: DiffOptions, progress: Progress = silent) -> DiffReport:
     if options.output is not None:
         _make_folder(options.output)
     sides = [lambda source=source: source.open(options.confidence) for source in sources]
+    broken = 0
     with Pair(*sides) as pair:
         for compared in pair.compare(images, "Comparing", progress):
             accumulator.update(*compared.results)
-            worst.add(compared.path, table.update(*compared.results))
+            change = table.update(*compared.results)
+            if compared.is_broken:
+                broken += 1
+                change = Change(math.inf, change.shift, f"NaN or infinity in B; {change.reason}")
+            worst.add(compared.path, change)
         skipped = tuple(pair.skipped)
         listed = worst.listed()
         pictures = _draw(pair, sources, [path for path, _ in listed], options.output, progress)
@@ -133,11 +139,11 @@ def diff(options: DiffOptions, progress: Progress = silent) -> DiffReport:
         a_graph=sources[0].what,
         b_graph=sources[1].what,
         task=task,
-        agreement=accumulator.agreement(),
+        agreement=discounted(accumulator.agreement(), broken),
         classes=table.classes(),
         flips=table.flips(),
         worst=[WorstImage(str(path), reason, pictures.get(path)) for path, reason in listed],
-        warnings=[*skipped, *_warnings(sources)],
+        warnings=[*skipped, *_warnings(sources, broken)],
     )
     if options.output is not None:
         text = json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n"
@@ -175,9 +181,9 @@ def _draw(
     return names
 
 
-def _warnings(sources: tuple[Source, Source]) -> list[str]:
+def _warnings(sources: tuple[Source, Source], broken: int) -> list[str]:
     a, b = (source.recipe for source in sources)
-    out = []
+    out = [f"B gives NaN or infinity on {broken} images where A gives numbers"] if broken else []
     if a.labels != b.labels:
         out.append("the two name their classes differently; classes were compared by their ids")
     if a.preprocess != b.preprocess:
