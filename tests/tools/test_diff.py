@@ -13,10 +13,11 @@ from PIL import Image
 from tiny_models import CLASSES, SIZE, save, save_pictures, tiny_classifier
 
 from trtconvert.cli.app import run
+from trtconvert.cli.diff import show
 from trtconvert.diff.boxes import BoxDiff
 from trtconvert.diff.change import Change, WorstImages, p95, some
 from trtconvert.diff.classes import TopOneDiff
-from trtconvert.diff.compare import DiffOptions, diff
+from trtconvert.diff.compare import DiffOptions, DiffReport, diff
 from trtconvert.diff.pictures import MOST_SIDE, save_side_by_side
 from trtconvert.diff.pixels import PixelDiff
 from trtconvert.diff.points import KeypointDiff
@@ -24,7 +25,7 @@ from trtconvert.graph import tensor_info
 from visionrt.engine_file import write_engine_file
 from visionrt.errors import EngineFileError, InputDataError, UsageError
 from visionrt.manifest import Manifest
-from visionrt.metrics import compare
+from visionrt.metrics import Agreement, compare
 from visionrt.recipe import Recipe
 from visionrt.results import Classification, Detections, Keypoints, Segmentation
 from visionrt.spec import PreprocessSpec
@@ -476,6 +477,22 @@ def test_the_command_shows_tables(pair, tmp_path, capsys):
     for word in ("top1", "flips", "images that differ the most", "CPU twin", "report:"):
         assert word in captured.out
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 2
+
+
+def test_long_tables_show_what_differs_first(capsys):
+    def row(index, same):
+        return {"class_id": index, "name": f"c{index}", "reference": 5, "candidate": 5} | {
+            "same": same
+        }
+
+    rows = [row(index, 5) for index in range(40)] + [row(40, 2)]
+    report = DiffReport("a", "b", "", "", "classify", Agreement("top1", 9, 0.5), rows, [], [], [])
+    show(report)
+    out = capsys.readouterr().out
+    assert "c40" in out
+    assert out.index("c40") < out.index("c0 ")
+    assert "c39" not in out
+    assert "and 11 more" in out
 
 
 def test_a_drop_beyond_the_limit_exits_4_after_the_report(pair, tmp_path, capsys):

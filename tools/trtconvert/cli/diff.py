@@ -18,7 +18,7 @@ from trtconvert.diff.compare import diff as compare
 from trtconvert.verify import MaxDrop, enforce
 from visionrt.errors import AccuracyError
 
-_MOST_FLIPS = 20
+_MOST_ROWS = 30
 
 
 @click.command()
@@ -60,7 +60,7 @@ def diff(**flags: Any) -> None:
         print_json({**report.to_json(), **error})
     elif not quiet:
         print_warnings(report.warnings)
-        _show(report)
+        show(report)
         if flags["output"] is not None:
             click.echo(f"report: {flags['output']}")
     if failure is not None:
@@ -77,19 +77,32 @@ def _failure(report: DiffReport, limit: MaxDrop) -> AccuracyError | None:
     return None
 
 
-def _show(report: DiffReport) -> None:
+def show(report: DiffReport) -> None:
+    """Print a report as tables, what differs the most first."""
     title = f"A: {report.a} ({report.a_graph})\nB: {report.b} ({report.b_graph})"
     print_table(title, ("measure", "value"), report.to_json()["agreement"].items())
-    _print_rows("keypoints" if report.task == "keypoints" else "classes", report.classes)
-    _print_rows("flips", report.flips[:_MOST_FLIPS])
-    if len(report.flips) > _MOST_FLIPS:
-        click.echo(f"and {len(report.flips) - _MOST_FLIPS} more kinds of flips; see --json")
+    rows = sorted(report.classes, key=_difference, reverse=True)
+    _print_rows("keypoints" if report.task == "keypoints" else "classes", rows)
+    _print_rows("flips", report.flips)
     worst = [(Path(image.image).name, image.reason) for image in report.worst]
     if worst:
         print_table("images that differ the most", ("image", "A → B"), worst)
 
 
+def _difference(row: Row) -> float:
+    """How much a row of the table differs, to show such rows first."""
+    if "iou" in row:
+        return 1 - float(row["iou"])
+    if "moved" in row:
+        return float(row["lost"] + row["new"] + row["moved"])
+    agreed = row["matched"] if "matched" in row else row["same"]
+    return float(row["reference"] + row["candidate"] - 2 * agreed)
+
+
 def _print_rows(title: str, rows: Sequence[Row]) -> None:
-    if rows:
-        cells = [["–" if value is None else value for value in row.values()] for row in rows]
-        print_table(title, [key.replace("_", " ") for key in rows[0]], cells)
+    if not rows:
+        return
+    cells = [["–" if value is None else value for value in row.values()] for row in rows]
+    print_table(title, [key.replace("_", " ") for key in rows[0]], cells[:_MOST_ROWS])
+    if len(rows) > _MOST_ROWS:
+        click.echo(f"and {len(rows) - _MOST_ROWS} more; --json has all of them")
