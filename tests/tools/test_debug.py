@@ -156,6 +156,19 @@ def test_float16_matches_numpy_node_by_node(folder):
     assert loss == pytest.approx(layers["b"].snr_db - layers["c"].snr_db, abs=1e-9)
 
 
+def test_loss_is_below_the_worst_input(folder):
+    sides = [("Relu", ["x"], ["a"]), ("Relu", ["x"], ["b"])]
+    reference = graph([*sides, ("Add", ["a", "b"], ["y"])])
+    offsets = [("one", scalar(1)), ("ten", scalar(10))]
+    measured = graph(
+        [("Add", ["x", "one"], ["a"]), ("Add", ["x", "ten"], ["b"]), ("Sub", ["a", "b"], ["y"])],
+        constants=offsets,
+    )
+    layers = measure(reference, measured, folder)
+    assert layers["a"].snr_db == pytest.approx(layers["b"].snr_db + 20, abs=1e-9)
+    assert layers["y"].loss_db == pytest.approx(layers["b"].snr_db - layers["y"].snr_db, abs=1e-9)
+
+
 def test_images_are_pooled_by_power_not_by_decibels(tmp_path, folder):
     # A dark and a light picture: the mean of two ratios is another number.
     from PIL import Image
