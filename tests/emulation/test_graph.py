@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fake_gpu import FakeGpu
 from raw_kernels import add, launch
+
 from visionrt import _core
 
 
@@ -177,19 +178,23 @@ def test_a_failing_call_leaks_nothing(fake_gpu: FakeGpu, tiny_kernels: Path, cal
     fake_gpu.run(failing_call, call, kernels=tiny_kernels)
 
 
+def use_a_graph(frame: Frame) -> None:
+    try:
+        graph = _core.Graph(frame.record())
+    except (_core.DriverError, AssertionError):
+        _core.graph_discard(frame.stream.handle)
+        raise
+    graph.update(frame.record())
+    graph.launch(frame.stream.handle)
+
+
 def failing_call(call: str) -> None:
     frame = Frame()
     with frame.device.current():
         good = _core.Graph(frame.record())
         fake_cuda.fail(call, 1, 999)
         with pytest.raises((_core.DriverError, AssertionError)) as caught:
-            try:
-                graph = _core.Graph(frame.record())
-            except Exception:
-                _core.graph_discard(frame.stream.handle)
-                raise
-            graph.update(frame.record())
-            graph.launch(frame.stream.handle)
+            use_a_graph(frame)
         if call != "cuLaunchKernel":
             assert call.removesuffix("WithFlags") in str(caught.value)
             assert "unknown error" in str(caught.value)
@@ -197,7 +202,6 @@ def failing_call(call: str) -> None:
         if call == "cuStreamEndCapture":
             _core.graph_discard(frame.stream.handle)
         del caught
-        graph = None
         assert frame.run(good, 1) == 2
         good.close()
     frame.close()
