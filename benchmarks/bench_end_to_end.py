@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from visionrt.backends.onnxruntime import OnnxRuntimeBackend
-from visionrt.pipeline import Model
 
 from bench_preprocess import frame
 from harness import OURS, Case
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
+from visionrt.model import Model
 from visionrt.recipe import Recipe
 from visionrt.spec import PreprocessSpec
 

@@ -73,7 +73,7 @@ def test_exit_codes_in_the_readme_are_those_of_the_errors() -> None:
     from visionrt import errors
 
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Exit codes")[2]
-    listed = {int(n) for n in re.findall(r"(?:^|· )\s*(\d+) \w", section.partition("##")[0])}
+    listed = {int(n) for n in re.findall(r"(?:^|· ) *(\d+) \w", section.partition("##")[0], re.M)}
     raised = {kind.exit_code for kind in errors.VisionrtError.__subclasses__()}
     assert listed == raised | {0, 130}
 

@@ -93,7 +93,7 @@ class PreprocessPlan {
                                      {std[0], std[1], std[2]},
                                      pad_value})) {}
 
-  Geometry geometry(int height, int width) const {
+  Geometry geometry(std::int64_t height, std::int64_t width) const {
     return preprocess::geometry_for(spec_.fit, height, width);
   }
 
@@ -176,8 +176,8 @@ void bind_preprocess(py::module_& m) {
            py::arg("letterbox_align"), py::arg("layout"), py::arg("dtype"))
       .def("geometry", &PreprocessPlan::geometry, py::arg("height"), py::arg("width"),
            "Where an image of this size lands in the tensor.")
-      .def("run", &PreprocessPlan::run, py::arg("images"), py::arg("out"), py::arg("source_color"),
-           py::arg("threads") = 1,
+      .def("run", &PreprocessPlan::run, py::arg("images").noconvert(), py::arg("out").noconvert(),
+           py::arg("source_color"), py::arg("threads") = 1,
            "Fills `out` on the CPU, without the GIL. Images are uint8 (height, width, 3) with "
            "contiguous pixels and any row stride; `out` is C-contiguous, of the tensor's shape and "
            "dtype.")

@@ -15,8 +15,8 @@
 
 namespace visionrt::cuda {
 
-using DevicePtr = std::uint64_t;       // CUdeviceptr
-using StreamHandle = std::uintptr_t;   // CUstream as an integer
+using DevicePtr = std::uint64_t;      // CUdeviceptr
+using StreamHandle = std::uintptr_t;  // CUstream as an integer
 
 // The driver is missing, too old, or refused a call. what() names the call and the driver's reason.
 class DriverError : public std::runtime_error {

@@ -11,7 +11,7 @@ namespace {
 // Anchors per step: the running maxima (4 KiB) stay in the first-level cache.
 constexpr std::int32_t kStep = 1024;
 
-VISIONRT_SIMD_CLONES
+VISIONRT_VECTOR_CLONES
 void column_maxima(const float* scores, std::size_t row_stride, std::int32_t num_classes,
                    std::size_t count, float* __restrict best) {
   std::fill(best, best + count, -std::numeric_limits<float>::infinity());

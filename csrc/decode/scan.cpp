@@ -2,7 +2,7 @@
 
 namespace visionrt {
 
-VISIONRT_SIMD_CLONES
+VISIONRT_VECTOR_CLONES
 float max_above(const float* values, std::size_t count, float floor) {
   // Independent lanes: a single running maximum may not be reordered by the compiler.
   constexpr std::size_t kLanes = 16;

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "compiler.h"
 #include "decode/decode.h"
-#include "nms/simd_clones.h"
 
 namespace visionrt {
 

@@ -7,11 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __CUDACC__
-#define VISIONRT_HD __host__ __device__ __forceinline__
-#else
-#define VISIONRT_HD inline
-#endif
+#include "compiler.h"
 
 namespace visionrt {
 

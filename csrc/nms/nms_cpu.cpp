@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "compiler.h"
 #include "nms/nms.h"
-#include "nms/simd_clones.h"
 
 namespace visionrt {
 namespace {
@@ -62,7 +62,7 @@ class KeptBoxes {
   std::vector<float> values_;
 };
 
-VISIONRT_SIMD_CLONES
+VISIONRT_VECTOR_CLONES
 bool any_suppresses(const float* x1, const float* y1, const float* x2, const float* y2,
                     const float* areas, std::size_t count, const Box& candidate, float area,
                     float threshold) {

@@ -53,7 +53,7 @@ std::int64_t border_before(Align align, std::int64_t tensor_side, std::int64_t r
 
 }  // namespace
 
-Geometry geometry_for(const Fit& fit, int image_h, int image_w) {
+Geometry geometry_for(const Fit& fit, std::int64_t image_h, std::int64_t image_w) {
   if (image_h < 1 || image_w < 1 || image_h > kMaxImageSide || image_w > kMaxImageSide) {
     throw std::invalid_argument("expected image sides of 1 to " + std::to_string(kMaxImageSide) +
                                 " pixels, got " + std::to_string(image_h) + " x " +
@@ -71,14 +71,14 @@ Geometry geometry_for(const Fit& fit, int image_h, int image_w) {
     offset_y = -divide_half_even(resized.h - fit.height, 2);
   }
   if (resized.h > kMaxResizedSide || resized.w > kMaxResizedSide) {
-    throw std::invalid_argument("expected an image less elongated than " + std::to_string(image_h) +
-                                " x " + std::to_string(image_w) +
-                                ": resized before the crop it "
-                                "would be longer than " +
-                                std::to_string(kMaxResizedSide) + " pixels");
+    throw std::invalid_argument("expected an image at most " + std::to_string(kMaxResizedSide) +
+                                " pixels long when resized before the crop, got " +
+                                std::to_string(image_h) + " x " + std::to_string(image_w) +
+                                ", resized to " + std::to_string(resized.h) + " x " +
+                                std::to_string(resized.w));
   }
-  return {image_h,
-          image_w,
+  return {static_cast<int>(image_h),
+          static_cast<int>(image_w),
           static_cast<int>(resized.h),
           static_cast<int>(resized.w),
           static_cast<int>(offset_x),

@@ -1,6 +1,8 @@
 // Where an image lands in the tensor. Decided here, once, in integers, for every back end.
 #pragma once
 
+#include <cstdint>
+
 namespace visionrt::preprocess {
 
 enum class Resize { kLetterbox, kStretch, kCrop };
@@ -39,6 +41,6 @@ struct Geometry {
 //
 // Throws std::invalid_argument when an image side is outside 1...kMaxImageSide, or the resized
 // image would be longer than kMaxResizedSide.
-Geometry geometry_for(const Fit& fit, int image_h, int image_w);
+Geometry geometry_for(const Fit& fit, std::int64_t image_h, std::int64_t image_w);
 
 }  // namespace visionrt::preprocess

@@ -71,7 +71,8 @@ struct ImageView {
 };
 
 // Fills `out`, which holds `count * spec.image_elements()` elements, with `threads` threads
-// (the caller's included). Blocks. Temporary memory is a few rows per thread.
+// (the caller's included). Blocks. Temporary memory per thread is a few rows of the tensor's width;
+// in pil mode, as many as an output row has source rows.
 void run_cpu(const Spec& spec, const ImageView* images, std::size_t count, void* out, int threads);
 
 // Device memory run_cuda needs for images of these sizes (the data pointers are not read).

@@ -53,7 +53,7 @@ void fill_rows(const Spec& spec, const RowStore& store, const ImageView& image,
 
 void run_cpu(const Spec& spec, const ImageView* images, std::size_t count, void* out, int threads) {
   if (threads < 1) {
-    throw std::invalid_argument("expected threads of at least 1, got " + std::to_string(threads));
+    throw std::invalid_argument("expected at least 1 thread, got " + std::to_string(threads));
   }
   std::vector<Geometry> geometries;
   for (std::size_t i = 0; i < count; ++i) {

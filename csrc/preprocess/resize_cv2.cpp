@@ -7,11 +7,11 @@
 #include <array>
 #include <vector>
 
-#include "preprocess/blend_avx2.h"
+#include "compiler.h"
+#include "preprocess/avx2.h"
 #include "preprocess/resize.h"
 #include "preprocess/sampling.h"
 #include "preprocess/source_rows.h"
-#include "preprocess/vectorise.h"
 
 namespace visionrt::preprocess {
 namespace {
@@ -41,7 +41,7 @@ TapsX taps_x(int image_w, int resized_w, int channels, Columns columns) {
   if (channels != 3 || !has_avx2()) return out;
   for (const Cv2Tap& tap : out.taps) {
     // Reads must stay inside the row; this far from its end, `second` is `first` + 1.
-    if (3 * static_cast<std::int64_t>(image_w - tap.first) < kAvx2ReadBytes) break;
+    if (3 * static_cast<std::int64_t>(image_w - tap.first) < kBlendReadBytes) break;
     out.first.push_back(tap.first);
     for (int i = 0; i < 4; ++i) {
       out.weights.push_back(static_cast<std::int16_t>(tap.w0));

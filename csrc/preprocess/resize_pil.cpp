@@ -3,42 +3,67 @@
 #include <algorithm>
 #include <vector>
 
+#include "compiler.h"
+#include "preprocess/avx2.h"
 #include "preprocess/resize.h"
 #include "preprocess/sampling.h"
 #include "preprocess/source_rows.h"
-#include "preprocess/vectorise.h"
 
 namespace visionrt::preprocess {
 namespace {
 
-// Taps and weights of consecutive output positions of one axis.
-class Filter {
- public:
-  Filter(int image_side, int resized_side, int begin, int end)
-      : scale_(pil_scale(image_side, resized_side)), image_side_(image_side) {
-    for (int i = begin; i < end; ++i) {
-      const PilTaps taps = pil_taps(i, scale_, image_side);
-      offsets_.push_back(weights_.size());
-      weights_.resize(weights_.size() + static_cast<std::size_t>(taps.count));
-      pil_weights(taps, scale_, weights_.data() + offsets_.back(), 1);
-      taps_.push_back(taps);
+// The horizontal filter of the visible columns. Taps come in pairs, and a pair has kPairBytes
+// weights: one per channel of the first pixel, of the second, and zeros.
+struct FilterX {
+  int first_source, end_source;       // columns of the source that have a weight
+  std::vector<std::int64_t> start;    // per column, the byte of its first tap
+  std::vector<std::int32_t> pairs;    // per column, how many pairs of taps
+  std::vector<std::int32_t> weights;  // of all pairs
+};
+
+FilterX filter_x(int image_w, int resized_w, int channels, Columns columns) {
+  const double scale = pil_scale(image_w, resized_w);
+  FilterX out{};
+  out.first_source = pil_taps(columns.begin, scale, image_w).first;
+  std::vector<std::int32_t> taps_weights(static_cast<std::size_t>(pil_max_taps(scale)));
+  for (int x = columns.begin; x < columns.end; ++x) {
+    const PilTaps taps = pil_taps(x, scale, image_w);
+    pil_weights(taps, scale, taps_weights.data(), 1);
+    const int pairs = (taps.count + 1) / 2;
+    out.start.push_back(static_cast<std::int64_t>(channels) * taps.first);
+    out.pairs.push_back(pairs);
+    out.end_source = taps.first + taps.count;
+    const std::size_t at = out.weights.size();
+    out.weights.resize(at + static_cast<std::size_t>(pairs) * kPairBytes);
+    for (int k = 0; k < taps.count; ++k) {
+      const int byte = k / 2 * kPairBytes + k % 2 * channels;
+      for (int c = 0; c < channels; ++c) {
+        out.weights[at + static_cast<std::size_t>(byte + c)] =
+            taps_weights[static_cast<std::size_t>(k)];
+      }
     }
   }
+  return out;
+}
 
-  const PilTaps& taps(int i) const { return taps_[static_cast<std::size_t>(i)]; }
-  const std::int32_t* weights(int i) const {
-    return weights_.data() + offsets_[static_cast<std::size_t>(i)];
+template <int kChannels>
+void filter_pixels(const std::uint8_t* pixels, const FilterX& filter,
+                   std::uint8_t* const planes[]) {
+  const std::int32_t* w = filter.weights.data();
+  for (std::size_t x = 0; x < filter.start.size(); ++x) {
+    const std::uint8_t* p = pixels + filter.start[x];
+    std::int32_t sums[kChannels];
+    std::fill(sums, sums + kChannels, kPilRound);
+    for (int k = 0; k < filter.pairs[x]; ++k, p += 2 * kChannels, w += kPairBytes) {
+      for (int c = 0; c < kChannels; ++c) {
+        sums[c] += p[c] * w[c] + p[kChannels + c] * w[kChannels + c];
+      }
+    }
+    for (int c = 0; c < kChannels; ++c) {
+      planes[c][x] = static_cast<std::uint8_t>(pil_to_byte(sums[c]));
+    }
   }
-  int first_source() const { return taps_.front().first; }
-  int end_source() const { return taps_.back().first + taps_.back().count; }
-
- private:
-  double scale_;
-  int image_side_;
-  std::vector<PilTaps> taps_;
-  std::vector<std::size_t> offsets_;
-  std::vector<std::int32_t> weights_;
-};
+}
 
 VISIONRT_VECTOR_CLONES void add_weighted(const std::uint8_t* __restrict row, std::int32_t weight,
                                          int count, std::int32_t* __restrict sums) {
@@ -57,8 +82,10 @@ class Antialiased final : public RowResizer {
         width_(columns.count()),
         image_h_(image.height),
         scale_y_(pil_scale(image.height, geometry.resized_h)),
-        filter_x_(image.width, geometry.resized_w, columns.begin, columns.end),
-        source_(spec, image, filter_x_.first_source(), filter_x_.end_source()),
+        filter_x_(filter_x(image.width, geometry.resized_w, channels_, columns)),
+        source_(spec, image, filter_x_.first_source, filter_x_.end_source),
+        padded_(static_cast<std::size_t>(channels_) * static_cast<std::size_t>(image.width) +
+                kPairBytes),
         ring_rows_(std::min(pil_max_taps(scale_y_), image.height)),
         weights_y_(static_cast<std::size_t>(pil_max_taps(scale_y_))),
         sums_(row_elements()),
@@ -89,37 +116,37 @@ class Antialiased final : public RowResizer {
     std::uint8_t* values = ring_.data() + slot * row_elements();
     if (ring_source_[slot] != y) {
       ring_source_[slot] = y;
-      if (channels_ == 3) {
-        filter_pixels<3>(source_.row(y), values);
-      } else {
-        filter_pixels<1>(source_.row(y), values);
-      }
+      filter_source_row(y, values);
     }
     return values;
   }
 
-  template <int kChannels>
-  void filter_pixels(const std::uint8_t* pixels, std::uint8_t* values) const {
-    for (int x = 0; x < width_; ++x) {
-      const PilTaps& taps = filter_x_.taps(x);
-      const std::int32_t* weights = filter_x_.weights(x);
-      const std::uint8_t* p = pixels + kChannels * static_cast<std::ptrdiff_t>(taps.first);
-      std::int32_t sums[kChannels];
-      for (int c = 0; c < kChannels; ++c) sums[c] = kPilRound;
-      for (int k = 0; k < taps.count; ++k, p += kChannels) {
-        for (int c = 0; c < kChannels; ++c) sums[c] += p[c] * weights[k];
-      }
-      for (int c = 0; c < kChannels; ++c) {
-        values[static_cast<std::ptrdiff_t>(source_.byte_of_channel(c)) * width_ + x] =
-            static_cast<std::uint8_t>(pil_to_byte(sums[c]));
-      }
+  void filter_source_row(int y, std::uint8_t* values) {
+    // A copy with room behind it: a pair is read whole, even where it ends in zero weights.
+    const std::ptrdiff_t first = filter_x_.first_source * static_cast<std::ptrdiff_t>(channels_);
+    const std::ptrdiff_t end = filter_x_.end_source * static_cast<std::ptrdiff_t>(channels_);
+    const std::uint8_t* pixels = source_.row(y);
+    std::copy(pixels + first, pixels + end, padded_.begin() + first);
+    // planes[b] is the row of the channel that lies at byte b of a source pixel.
+    std::uint8_t* planes[3];
+    for (int c = 0; c < channels_; ++c) {
+      planes[source_.byte_of_channel(c)] = values + static_cast<std::ptrdiff_t>(c) * width_;
+    }
+    if (channels_ == 1) {
+      filter_pixels<1>(padded_.data(), filter_x_, planes);
+    } else if (has_avx2()) {
+      filter_pixels_avx2(padded_.data(), filter_x_.start.data(), filter_x_.pairs.data(),
+                         filter_x_.weights.data(), width_, planes);
+    } else {
+      filter_pixels<3>(padded_.data(), filter_x_, planes);
     }
   }
 
   int channels_, width_, image_h_;
   double scale_y_;
-  Filter filter_x_;
+  FilterX filter_x_;
   SourceRows source_;
+  std::vector<std::uint8_t> padded_;
   int ring_rows_;
   std::vector<std::int32_t> weights_y_;
   std::vector<std::int32_t> sums_;

@@ -6,11 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __CUDACC__
-#define VISIONRT_HD __host__ __device__ inline
-#else
-#define VISIONRT_HD inline
-#endif
+#include "compiler.h"
 
 namespace visionrt::preprocess {
 

@@ -1,6 +1,6 @@
 #include "preprocess/source_rows.h"
 
-#include "preprocess/vectorise.h"
+#include "compiler.h"
 
 namespace visionrt::preprocess {
 namespace {

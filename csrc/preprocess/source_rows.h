@@ -24,8 +24,7 @@ class SourceRows {
     if (gray_) luma_.resize(static_cast<std::size_t>(image.width));
   }
 
-  // Bytes from one pixel to the next, and the byte that holds channel `c` of the tensor.
-  int pixel_bytes() const { return gray_ ? 1 : 3; }
+  // The byte of a pixel that holds channel `c` of the tensor.
   int byte_of_channel(int c) const { return reversed_ ? 2 - c : c; }
 
   // Valid until the next call.

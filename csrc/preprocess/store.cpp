@@ -1,7 +1,7 @@
 #include "preprocess/store.h"
 
+#include "compiler.h"
 #include "preprocess/sampling.h"
-#include "preprocess/vectorise.h"
 
 namespace visionrt::preprocess {
 namespace {

@@ -16,7 +16,7 @@ from visionrt.version import __version__
 # script time, so each is imported when it is first asked for.
 _PUBLIC = {
     "load": "visionrt.loading",
-    "Model": "visionrt.pipeline",
+    "Model": "visionrt.model",
     "Recipe": "visionrt.recipe",
     "PreprocessSpec": "visionrt.spec",
     "Result": "visionrt.results",
@@ -30,7 +30,7 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from visionrt.errors import VisionrtError
     from visionrt.loading import load
-    from visionrt.pipeline import Model
+    from visionrt.model import Model
     from visionrt.recipe import Recipe
     from visionrt.results import Classification, Detections, Keypoints, Result, Segmentation
     from visionrt.spec import PreprocessSpec

@@ -102,7 +102,7 @@ class PreprocessPlan:
         """
     def run(
         self,
-        images: collections.abc.Sequence[numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]],
+        images: list[numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]],
         out: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
         source_color: str,
         threads: typing.SupportsInt | typing.SupportsIndex = 1,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionrt.errors import UsageError
-from visionrt.pipeline import Model
+from visionrt.model import Model
 from visionrt.results import Result
 
 PERCENTILES = (90.0, 95.0, 99.0)

@@ -20,7 +20,7 @@ from visionrt.errors import (
     VisionrtError,
 )
 from visionrt.manifest import Manifest, PlanInfo
-from visionrt.pipeline import WORKERS, Model
+from visionrt.model import WORKERS, Model
 from visionrt.recipe import Recipe
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -126,16 +126,16 @@ def _load_engine_file(
             twin = manifest.twin
             candidates.append(
                 Candidate(
-                    f"CPU twin ({manifest.twin_precision})",
+                    _twin_title(manifest),
                     lambda: open_twin(file.read(twin), backend=backend, threads=threads),
                 )
             )
         if not candidates:
             raise _nothing_runs(manifest, path, device, notes)
         opened, lines = first_usable(candidates)
-    lines += [
-        f"not used: CPU twin ({manifest.twin_precision}): {device} was asked for or a plan runs"
-    ] * (manifest.twin is not None and not lines[0].startswith("used: CPU"))
+    if manifest.twin is not None and opened.device != "cpu":
+        reason = "a plan can run" if device == "auto" else f"{device} was asked for"
+        lines.append(f"not used: {_twin_title(manifest)}: {reason}")
     return _model(recipe or manifest.recipe, opened, manifest.name, [*lines, *notes])
 
 
@@ -159,9 +159,10 @@ def _plan_candidates(file: EngineFile, device: str) -> tuple[list[Candidate], li
 
 def _nothing_runs(manifest: Manifest, path: Path, device: str, notes: list[str]) -> VisionrtError:
     if notes and device != "cpu":
+        reasons = [note.removeprefix("not used: ").rstrip(".") for note in notes]
         return MissingDependencyError(
             f"a GPU that can run a plan of {path.name}",
-            got="; ".join(notes),
+            got="; ".join(reasons),
             fix='Run visionrt doctor, or load with device="cpu" if the file has a CPU twin.',
         )
     has = ", ".join(plan.target for plan in manifest.plans) or "only a CPU twin"
@@ -240,6 +241,10 @@ def _model(recipe: Recipe, backend: Backend, name: str, notes: list[str]) -> Mod
 
 def _title(plan: PlanInfo) -> str:
     return f"{plan.target} plan ({plan.backend} {plan.library_version})"
+
+
+def _twin_title(manifest: Manifest) -> str:
+    return f"CPU twin ({manifest.twin_precision})"
 
 
 def _check_gpu_options(threads: int | None, device: str) -> None:

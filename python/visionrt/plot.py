@@ -75,10 +75,11 @@ def draw_poses(canvas: Picture, found: Keypoints) -> Picture:
                 pen.line((points[a], points[b]), fill=(*color, 255), width=round(line * 1.4))
         for k, (x, y) in enumerate(points):
             if seen[k]:
-                color = _side_color(found, k, k)
-                pen.circle((x, y), line * 2.2, fill=(20, 20, 20, 200))
-                pen.circle((x, y), line * 1.8, fill=(255, 255, 255, 255))
-                pen.circle((x, y), line * 1.3, fill=(*color, 255))
+                rim, disc = (20, 20, 20, 200), (255, 255, 255, 255)
+                discs = ((2.2, rim), (1.8, disc), (1.3, (*_side_color(found, k, k), 255)))
+                for radius, fill in discs:
+                    r = radius * line
+                    pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
     out.paste(overlay.resize((out.width, out.height), Image.Resampling.BOX))
     return out.to_array()
 

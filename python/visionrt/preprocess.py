@@ -56,12 +56,8 @@ class Preprocessor:
         """
         try:
             return self.plan.geometry(height, width)
-        except (ValueError, TypeError) as error:
-            raise InputDataError(
-                "the height and width of an image, in pixels",
-                got=f"{height} x {width} ({error})",
-                fix="Give the sides of a decoded image.",
-            ) from error
+        except ValueError as error:
+            raise _translated(error, "Give the sides of a decoded image.") from error
 
     def __call__(
         self,
@@ -90,19 +86,21 @@ class Preprocessor:
         """
         if color not in _SOURCE_COLORS:
             raise InputDataError(
-                "the channel order 'bgr' or 'rgb'", got=repr(color), fix="Pass color='bgr' or 'rgb'."
+                "color 'bgr' or 'rgb'", got=repr(color), fix="Name the images' channel order."
             )
         readable = [_with_contiguous_pixels(image, i) for i, image in enumerate(images)]
         if out is None:
             out = np.empty(self.spec.tensor_shape(len(readable)), self.spec.dtype)
+        elif not isinstance(out, np.ndarray):
+            raise InputDataError(
+                "out to be an array",
+                got=_described(out),
+                fix="Pass a NumPy array, or leave it out.",
+            )
         try:
             self.plan.run(readable, out, color, threads)
-        except (ValueError, TypeError) as error:
-            raise InputDataError(
-                "images and a tensor that fit the preprocess spec",
-                got=f"something else ({error})",
-                fix="Pass uint8 images of shape (height, width, 3) and a tensor of the stated form.",
-            ) from error
+        except ValueError as error:
+            raise _translated(error, "Pass what the preprocess spec asks for.") from error
         return out
 
 
@@ -135,31 +133,30 @@ def boxes_to_image(
     Args:
         geometry: of the image the tensor was made from.
         xyxy: float32 of shape (..., 4), corners in tensor pixels.
-        out: where to write, C-contiguous and of the same shape; ``xyxy`` itself is allowed.
-            Allocated when None.
+        out: where to write, of the same shape; ``xyxy`` itself is allowed. Allocated when None.
 
     Returns:
         ``out``: float32 of the same shape, each corner inside the image. NaN stays NaN.
     """
     if out is None:
         out = np.empty(xyxy.shape, np.float32)
-    corners = (*xyxy.shape[:-1], 2, 2)
-    points_to_image(geometry, xyxy.reshape(corners), out=out.reshape(corners))
+    for corner in (slice(0, 2), slice(2, 4)):
+        points_to_image(geometry, xyxy[..., corner], out=out[..., corner])
     return out
 
 
-def _with_contiguous_pixels(image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+def _with_contiguous_pixels(image: object, index: int) -> NDArray[np.uint8]:
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
         raise InputDataError(
             f"image {index} to be a uint8 array of shape (height, width, 3)",
             got=_described(image),
-            fix="Convert grey or RGBA images to three channels, and tensors to height-width-channel.",
+            fix="Convert the image to three channels, in height-width-channel order.",
         )
     if image.dtype != np.uint8:
         raise InputDataError(
             f"image {index} to hold uint8 pixels, 0…255",
             got=_described(image),
-            fix="Scale and convert: (image * 255).astype(np.uint8) for 0…1, (image >> 8) for 16 bits.",
+            fix="Scale to 0…255 and convert with .astype(np.uint8).",
         )
     pixels_contiguous = image.strides[2] == 1 and (image.strides[1] == 3 or image.shape[1] == 1)
     return image if pixels_contiguous else np.ascontiguousarray(image)
@@ -169,3 +166,9 @@ def _described(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"a {value.dtype} array of shape {value.shape}"
     return f"a {type(value).__name__}"
+
+
+def _translated(error: ValueError, fix: str) -> InputDataError:
+    """The native layer says "expected X, got Y"; add what to do about it."""
+    expected, _, got = str(error).removeprefix("expected ").partition(", got ")
+    return InputDataError(expected, got=got or "something else", fix=fix)

@@ -52,6 +52,13 @@ def test_outputs_of_another_form(out):
         Preprocessor(PreprocessSpec(size=(8, 8)))([IMAGE], out=out)
 
 
+def test_output_that_is_no_array():
+    with pytest.raises(InputDataError, match="got a list"):
+        Preprocessor(PreprocessSpec(size=(1, 1)))([IMAGE], out=[[[[0.0]]] * 3])
+    with pytest.raises(TypeError):  # rather than filling a copy
+        plan(size_hw=(1, 1)).run([IMAGE], [[[[0.0]], [[0.0]], [[0.0]]]], "bgr")
+
+
 def test_output_that_is_read_only():
     out = np.zeros((1, 3, 8, 8), np.float32)
     out.flags.writeable = False

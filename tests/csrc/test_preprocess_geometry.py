@@ -79,6 +79,10 @@ def test_mapping_clips_keeps_nan_and_works_in_place():
     np.testing.assert_array_equal(boxes_to_image(g, boxes), expected)
     assert boxes_to_image(g, boxes, out=boxes) is boxes
     np.testing.assert_array_equal(boxes, expected)
+    columns = np.zeros((4, 2), np.float32)
+    columns[:, 1] = -5, 0, 50, 300
+    boxes_to_image(g, columns.T, out=columns.T)  # not contiguous
+    np.testing.assert_array_equal(columns[:, 1], expected[0])
     points = np.array([[[50, 50]], [[500, -1]]], np.float32)
     np.testing.assert_array_equal(points_to_image(g, points), [[[100, 26]], [[200, 0]]])
     assert boxes_to_image(g, np.empty((0, 4), np.float32)).shape == (0, 4)
@@ -93,7 +97,7 @@ def test_impossible_sizes_are_refused(h, w):
 def test_a_crop_too_long_for_integers_is_refused():
     spec = PreprocessSpec(resize="crop", size=(2048, 2048), crop_ratio=1)
     assert placed(spec, 1, 1 << 19)[1] == 1 << 30
-    with pytest.raises(InputDataError, match="elongated"):
+    with pytest.raises(InputDataError, match="at most 1073741824 pixels long"):
         Preprocessor(spec).geometry(1, (1 << 19) + 1)
     with pytest.raises(InputDataError, match="crop_ratio"):
         Preprocessor(spec.replace(crop_ratio=1e-7)).geometry(5, 5)

@@ -64,6 +64,8 @@ def names_used() -> set[str]:
                     prefix = roles[variable]
                     found.add(f"{prefix}.{rest}" if prefix else rest)
                     break
+    # ``create`` makes these by name.
+    found |= {"Builder", "Runtime"}
     return {name for name in found if "__" not in name}
 
 

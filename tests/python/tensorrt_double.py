@@ -36,6 +36,7 @@ class EngineSpec:
     data_dependent: frozenset[str] = frozenset()
     refuses: str = ""
     fails_to_run: bool = False
+    fails_to_infer: bool = False
 
 
 destroyed: list[str] = []
@@ -84,6 +85,8 @@ class IExecutionContext:
         return True
 
     def infer_shapes(self) -> list[str]:
+        if self._engine.spec.fails_to_infer:
+            raise RuntimeError("Error occurred during shape inference")
         inputs = [n for n, mode, *_ in self._engine.spec.tensors if mode == "INPUT"]
         return [n for n in inputs if n not in self._shapes or n not in self._addresses]
 

@@ -200,5 +200,3 @@ def test_unknown_flag_of_bench_with_callers_and_compare(
 ) -> None:
     assert run(["bench", str(engine), "--compare", str(engine), "--callers", "2"]) == 2
     assert "--callers" in capsys.readouterr().err
-
-

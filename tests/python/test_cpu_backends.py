@@ -69,6 +69,7 @@ def test_threads_do_not_disturb_each_other(name: str) -> None:
         {"image": IMAGE, "more": IMAGE},
         {"image": IMAGE[0]},
         {"image": IMAGE.astype(np.float64)},
+        {"image": IMAGE.astype(">f4")},
         {"image": IMAGE[:, :, :7]},
         {"image": np.zeros((1, 8, 8, 3), np.float32)},
     ],

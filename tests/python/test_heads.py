@@ -155,6 +155,19 @@ def test_yolo_filters() -> None:
     assert len(decode(recipe, output, frame, classes=[])[0]) == 0
 
 
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_classes_suppress_each_other_only_when_the_recipe_says_so(agnostic: bool) -> None:
+    recipe = Recipe("detect", "yolo", PreprocessSpec(size=SIZE), class_agnostic=agnostic)
+    output = np.zeros((1, 6, 2), np.float32)
+    output[0, :4] = [[40], [30], [20], [10]]
+    output[0, 4:] = [[0.9, 0], [0, 0.8]]
+    (result,) = decode(recipe, {"y": output})
+    assert result.class_id.tolist() == ([0] if agnostic else [0, 1])
+    # A class that is not wanted suppresses nothing either.
+    (wanted,) = decode(recipe, {"y": output}, classes=[1])
+    assert wanted.class_id.tolist() == [1]
+
+
 def test_yolo_clips_and_leaves_out_boxes_that_overflowed() -> None:
     recipe = recipe_of("yolo")
     output = np.zeros((1, 5, 3), np.float16)
@@ -391,12 +404,13 @@ def test_keypoints() -> None:
     truth = RNG.uniform((0, 0), (300, 120), (17, 2))
     tensor = letterboxed(frame, np.tile(truth, 2))[:, :2]
     poses[0, 0, :, 0], poses[0, 0, :, 1] = tensor[:, 1] / SIZE[0], tensor[:, 0] / SIZE[1]
-    poses[0, 0, :, 2] = 0.3
+    poses[0, 0, :, 2] = 0.2
+    poses[0, 0, 4, 2] = 0.3
     poses[0, 1, :, 2] = 0.1
     (result,) = decode(recipe, {"y": poses}, frame)
     assert result.keypoints.shape == (1, 17, 3)
     np.testing.assert_allclose(result.keypoints[0, :, :2], truth, atol=1e-3)
-    np.testing.assert_allclose(result.keypoints[0, :, 2], 0.3, rtol=1e-6)
+    np.testing.assert_array_equal(result.keypoints[0, :, 2], poses[0, 0, :, 2])
     assert result.names[0] == "nose"
     assert result.names[9] == "left wrist"
     assert len(result.skeleton) == 16

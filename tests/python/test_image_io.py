@@ -115,7 +115,7 @@ def test_grey_and_alpha_arrays() -> None:
         (np.array(["2020-01-01"], "datetime64[D]"), "uint8"),
         (np.array([object()]), "uint8"),
     ],
-    ids=str,
+    ids=lambda value: f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else value,
 )
 def test_arrays_that_are_no_images_name_the_cure(image: np.ndarray, cure: str) -> None:
     with pytest.raises(InputDataError) as caught:
@@ -232,6 +232,8 @@ def test_orientation_is_found_behind_other_segments(order: str) -> None:
     exif_segment = b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment
     comment = b"\xff\xfe" + struct.pack(">H", 6) + b"\xff\xe1ab"
     assert exif.jpeg_orientation(b"\xff\xd8" + comment + b"\xff" + exif_segment) == 6
+    scan = b"\xff\xda" + struct.pack(">H", 2)
+    assert exif.jpeg_orientation(b"\xff\xd8" + scan + exif_segment) == 1
     for cut in range(len(exif_segment) - 1):
         assert exif.jpeg_orientation(b"\xff\xd8" + comment + exif_segment[:cut]) == 1
 
@@ -276,6 +278,7 @@ def test_every_truncation_is_an_error_of_ours(kind: str) -> None:
             image_io.decode(data[: int(len(data) * share)])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about broken TIFF tags
 def test_flipped_bytes_give_an_image_or_an_error_of_ours() -> None:
     for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
         data = encoded(pil(scene()), kind)

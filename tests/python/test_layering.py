@@ -19,8 +19,8 @@ ONE_FILE = {
     "onnxruntime": {"visionrt/backends/onnxruntime.py"},
     "openvino": {"visionrt/backends/openvino.py"},
     "pycuda": {"visionrt/device.py"},
-    "tensorrt": {"visionrt/backends/tensorrt.py", "trtconvert/targets/tensorrt.py"},
-    "tensorrt_rtx": {"visionrt/backends/tensorrt.py", "trtconvert/targets/rtx.py"},
+    "tensorrt": {"visionrt/backends/trt_library.py"},
+    "tensorrt_rtx": {"visionrt/backends/trt_library.py"},
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -28,8 +29,10 @@ from real_models import (
 from visionrt import image_io
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import InputDataError, ModelError, UsageError, VisionrtError
-from visionrt.pipeline import Model
+from visionrt.model import Model
+from visionrt.results import Detections
 from visionrt.spec import PreprocessSpec
+from visionrt.streaming import ordered_results
 
 RED, GREEN, BLUE = (0, 0, 255), (0, 255, 0), (255, 0, 0)
 
@@ -111,6 +114,19 @@ def test_the_logits_are_the_engines_for_a_tensor_made_by_hand() -> None:
         logits = model(COFFEE).logits
     # Pixels may differ by one grey level at rounding borders; the logits span about 15.
     assert np.abs(logits - expected).max() < 0.05
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_extreme_shapes_go_all_the_way(name: str) -> None:
+    with real(name) as model:
+        for shape in ((1, 1), (1, 20000), (20000, 1), (3, 2)):
+            result = model(np.full((*shape, 3), 120, np.uint8), confidence=0.01)
+            assert result.image_hw == shape
+            json.dumps(result.to_json(), allow_nan=False)
+            assert result.plot().shape == (*shape, 3)
+            if isinstance(result, Detections) and len(result):
+                assert result.xyxy.min() >= 0
+                assert (result.xyxy.max(axis=0) <= [shape[1], shape[0]] * 2).all()
 
 
 # What goes in
@@ -283,15 +299,24 @@ def test_an_error_of_the_source_comes_after_the_frames_before_it(color_model: Mo
         next(stream)
 
 
-def test_a_stream_that_is_dropped_stops_its_work(color_model: Model) -> None:
-    big = plain(RED, 1500, 2000)
-    stream = color_model.stream(itertools.repeat(big), lookahead=50)
-    next(stream)
-    stream.close()  # type: ignore[attr-defined]
-    start = time.perf_counter()
-    assert color_model.submit(plain(BLUE)).result(timeout=30).best == "blue"
-    # Fifty of these would take seconds.
-    assert time.perf_counter() - start < 1
+def test_a_stream_that_is_dropped_stops_its_work() -> None:
+    begun: list[int] = []
+
+    def work(frame: int) -> int:
+        begun.append(frame)
+        time.sleep(0.01)
+        return frame
+
+    with ThreadPoolExecutor(1) as pool:
+        stream = ordered_results(
+            lambda frame: pool.submit(work, frame), itertools.count(), lookahead=50, errors="raise"
+        )
+        assert next(stream) == 0
+        stream.close()  # type: ignore[attr-defined]
+        count = len(begun)
+        assert count < 10
+        assert pool.submit(work, -1).result(timeout=30) == -1
+    assert begun[count:] == [-1]
 
 
 def test_stream_arguments_are_checked_at_the_call(color_model: Model) -> None:
@@ -348,6 +373,30 @@ def test_close_waits_for_calls_and_breaks_none() -> None:
     assert outcomes.count("closed") == 4
     assert "wrong" not in outcomes
     assert "good" in outcomes
+
+
+def test_close_returns_when_nothing_runs_any_more() -> None:
+    class Slow(OnnxRuntimeBackend):
+        running = 0
+
+        def run(self, feeds: Any) -> Any:
+            self.running += 1
+            entered.set()
+            time.sleep(0.2)
+            try:
+                return super().run(feeds)
+            finally:
+                self.running -= 1
+
+    entered = threading.Event()
+    backend = Slow(mean_color_model())
+    model = Model(MEAN_COLOR_RECIPE, backend)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(model, plain(GREEN))
+        entered.wait(timeout=30)
+        model.close()
+        assert backend.running == 0
+        assert future.result(timeout=30).best == "green"
 
 
 def test_clones_share_the_engine_until_the_last_is_closed() -> None:

@@ -263,6 +263,13 @@ def test_a_run_that_fails_quotes_the_library(live: Counter[str]) -> None:
     assert nothing_is_left(live)
 
 
+def test_shapes_that_cannot_be_inferred(live: Counter[str]) -> None:
+    backend = opened(double.EngineSpec(FIXED.tensors, FIXED.compute, fails_to_infer=True))
+    with pytest.raises(MissingDependencyError, match="infer the shapes"):
+        backend.run({"x": np.ones((2, 3), np.float32)})
+    backend.close()
+
+
 def test_out_of_memory_inside_an_allocator_is_not_lost(live: Counter[str]) -> None:
     backend = opened(NONZERO)
     with (
@@ -357,3 +364,23 @@ def test_ultralytics_metadata_is_skipped(live: Counter[str]) -> None:
 def test_no_lane_is_a_usage_error(live: Counter[str]) -> None:
     with pytest.raises(UsageError, match="lane"):
         opened(FIXED, lanes=0)
+
+
+def test_a_plan_of_a_library_to_come(live: Counter[str]) -> None:
+    assert "'tensorrt_next'" in backend_module.plan_problem(info(backend="tensorrt_next"))
+
+
+def test_a_library_that_cannot_start(live: Counter[str]) -> None:
+    """As full TensorRT does with a driver that is too old: the factory returns nothing."""
+
+    def refuse(logger: Any) -> None:
+        logger.log(real.ILogger.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    library = double.library_running(FIXED)
+    library.Runtime = refuse  # type: ignore[attr-defined]
+    with (
+        mock.patch.object(backend_module, "load_library", return_value=library),
+        pytest.raises(MissingDependencyError, match=r"error: 35.*visionrt doctor"),
+    ):
+        backend_module.open_plan(rtx_plan())

@@ -149,7 +149,7 @@ def test_usual_labels_by_number_of_classes():
 
 def test_wrong_number_of_labels_is_refused(tmp_path):
     (tmp_path / "names.txt").write_text("a\nb\n")
-    with pytest.raises(UsageError, match="expected 3 labels.*got 2"):
+    with pytest.raises(UsageError, match=r"expected 3 labels.*got 2"):
         recipe_for(model_with({"y": (1, 7, 189)}), flags(labels=str(tmp_path / "names.txt")))
     one_channel = model_with({"y": (1, 1, 96, 96)}, last="Sigmoid")
     recipe, _ = recipe_for(one_channel, flags(labels=str(tmp_path / "names.txt")))
@@ -160,7 +160,7 @@ def test_wrong_number_of_labels_is_refused(tmp_path):
 
 
 def test_preprocessing_is_never_guessed():
-    with pytest.raises(UsageError, match="--preprocess.*imagenet, yolo"):
+    with pytest.raises(UsageError, match=r"--preprocess.*imagenet, yolo"):
         recipe_for(model_with({"y": (1, 1000)}), RecipeFlags())
 
 

@@ -19,6 +19,7 @@ from trtconvert.passes.fold import fold
 from trtconvert.passes.prune import prune
 from trtconvert.passes.slim import slim
 from trtconvert.passes.upgrade import upgrade
+from trtconvert.passes.widen import widen
 from trtconvert.targets.base import ShapeRange
 from visionrt.errors import ModelError
 
@@ -311,6 +312,63 @@ def test_dims_that_do_not_fit_the_graph():
         settle_dims(model, ranges(), keep_batch=True)
 
 
+# widen
+
+
+def half(array):
+    return np.asarray(array, np.float16)
+
+
+def test_widen_stored_tensors_and_casts_and_attributes():
+    model = graph_of(
+        [
+            make("Cast", ["x"], ["a"], to=TensorProto.FLOAT16),
+            make("Add", ["a", "w"], ["b"]),
+            make("Shape", ["b"], ["s"]),
+            make("ConstantOfShape", ["s"], ["c"], value=stored("", half([2]))),
+            make("Add", ["b", "c"], ["d"]),
+            make("Cast", ["d"], ["y"], to=TensorProto.FLOAT),
+        ],
+        [stored("w", half(0.1))],
+    )
+    expected = run(model, ones())[0]
+    # The weight, two Casts' targets less one that is float32 already, and the filled value.
+    assert widen(model) == 3
+    assert not {t.data_type for t in model.graph.initializer} & {TensorProto.FLOAT16}
+    onnx.checker.check_model(model, full_check=True)
+    # The weight keeps its float16 value; the sums are no longer rounded to 11 bits.
+    np.testing.assert_allclose(run(model, ones())[0], float(half(0.1)) + 3, rtol=1e-6)
+    np.testing.assert_allclose(expected, float(half(0.1)) + 3, rtol=2**-10)
+
+
+def test_widen_keeps_the_types_of_inputs_and_outputs():
+    model = graph_of(
+        [make("Add", ["x", "w"], ["y"]), make("Mul", ["y", "y"], ["z"])],
+        [stored("w", half(1))],
+        inputs=[value("x", ["n", 3, 8, 8], TensorProto.FLOAT16)],
+        outputs=[
+            value("y", ["n", 3, 8, 8], TensorProto.FLOAT16),
+            value("z", ["n", 3, 8, 8], TensorProto.FLOAT16),
+        ],
+    )
+    widen(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [n.op_type for n in model.graph.node] == ["Cast", "Add", "Mul", "Cast", "Cast"]
+    y, z = run(model, {"x": np.ones((1, 3, 8, 8), np.float16)})
+    assert (y.dtype, z.dtype) == (np.float16, np.float16)
+    assert (y.max(), z.max()) == (2, 4)
+
+
+def test_widen_leaves_float32_graphs_and_control_flow():
+    assert widen(graph_of([make("Relu", ["x"], ["y"])])) == 0
+    body = helper.make_graph([make("Neg", ["x"], ["o"])], "b", [], [value("o", None)])
+    model = graph_of(
+        [make("If", ["c"], ["y"], then_branch=body, else_branch=body)],
+        [stored("c", True), stored("w", half(1))],
+    )
+    assert widen(model) == 0
+
+
 # slim
 
 
@@ -391,3 +449,30 @@ def test_clean_twin_takes_any_batch():
     together = run(clean, {"input": x})[0]
     alone = np.concatenate([run(clean, {"input": x[i : i + 1]})[0] for i in range(3)])
     np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_clean_fixes_a_batch_that_is_baked_into_the_graph():
+    model = graph_of(
+        [make("Reshape", ["x", "shape"], ["y"])],
+        [stored("shape", np.array([1, 192], np.int64))],
+        outputs=[value("y", ["n", 192])],
+    )
+    warnings: list[str] = []
+    clean = clean_model(model, ranges(), warnings=warnings)
+    assert shape_of(clean.graph.input[0])[0] == 1
+    assert "one image at a time" in warnings[0]
+    with pytest.raises(ModelError, match="baked into its graph"):
+        clean_model(model, ranges((1, 3, 8, 8), (4, 3, 8, 8)))
+
+
+def test_clean_sees_images_that_leak_into_each_other():
+    # The mean runs over the batch too, so a batch of two gives other results than two of one.
+    model = graph_of(
+        [
+            make("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+            make("Sub", ["x", "mean"], ["y"]),
+        ]
+    )
+    warnings: list[str] = []
+    assert shape_of(clean_model(model, ranges(), warnings=warnings).graph.input[0])[0] == 1
+    assert warnings

@@ -11,6 +11,7 @@ from trtconvert.options import BuildOptions
 from trtconvert.progress import Progress
 from trtconvert.targets import parse_targets
 from trtconvert.targets.base import BuiltPlan, ShapeRange, Target
+from visionrt.backends.trt_library import TENSORRT_RTX
 from visionrt.errors import UsageError
 
 CPU = "cpu"
@@ -18,7 +19,7 @@ _STEPS = 1000
 
 
 def chosen_targets(options: BuildOptions, warnings: list[str]) -> list[Target]:
-    """The targets, each of which this machine can build for.
+    """The targets, each of which this machine can build for; none for an ``.onnx`` output.
 
     Raises:
         UsageError: an unknown target, or ones that do not go with the output.
@@ -32,6 +33,8 @@ def chosen_targets(options: BuildOptions, warnings: list[str]) -> list[Target]:
             got=", ".join(target.name for target in targets),
             fix="Give one, as in --target rtx:sm89, or write an .engine file, which holds several.",
         )
+    if options.kind == "onnx":
+        return []
     for target in targets:
         target.check()
     return targets
@@ -47,6 +50,16 @@ def _default_targets(options: BuildOptions, warnings: list[str]) -> Sequence[str
         'run: pip install "trtconvert[rtx]"'
     )
     return (CPU,)
+
+
+def notes_on(precision: str, targets: Sequence[Target]) -> list[str]:
+    """What to know about a precision on these targets, for the user."""
+    if precision == "int8" and any(target.backend == TENSORRT_RTX for target in targets):
+        return [
+            "int8 is not known to be faster than fp16 on TensorRT-RTX, which documents int8 for "
+            "weights only; compare the two with visionrt bench"
+        ]
+    return []
 
 
 def build_plans(

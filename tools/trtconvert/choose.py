@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 from onnx import ModelProto
 
-from trtconvert.calibration.reader import image_files
+from trtconvert.evidence import Evidence
 from trtconvert.options import BuildOptions
 from trtconvert.precision import TypedGraph, typed_graph
 from trtconvert.progress import Progress
-from trtconvert.verify import enforce, labels_beside, verify
+from trtconvert.verify import enforce
 from visionrt.errors import AccuracyError, ModelError
 from visionrt.metrics import Agreement
-from visionrt.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What verification looks at: image files, and the accepted class ids of those with labels."""
-
-    images: Sequence[Path] = ()
-    labels: Mapping[str, frozenset[int]] = dataclasses.field(default_factory=dict)
 
 
 def choose_precision(
-    original: ModelProto,
     clean: ModelProto,
-    recipe: Recipe,
+    evidence: Evidence,
     options: BuildOptions,
     progress: Progress,
     warnings: list[str],
@@ -38,93 +26,51 @@ def choose_precision(
     """The typed graph, and how well it agrees with the original model.
 
     Args:
-        original: the model as loaded: the reference, so that verification covers every pass.
         clean: the float32 graph to write precisions into.
-        recipe: what the answers are and how they compare.
+        evidence: the original model and images.
         options: ``auto`` tries int8 (with calibration images), fp16 and fp32 in this order.
         progress: told of calibration and verification.
         warnings: what to tell the user is appended here.
 
     Raises:
         AccuracyError: the named precision, or for ``auto`` every one, loses more than is allowed.
+        UsageError: a limit for a metric that this task does not have.
         InputDataError: no usable images.
-        ModelError: a graph that cannot be typed.
+        ModelError: a graph that does not run or cannot be typed.
     """
-    evidence = _evidence(options, recipe, warnings)
-    reference = original.SerializeToString()
+    evidence.check(options.allowed_drop)
     *faster, last = _candidates(options)
     for precision in faster:
         try:
-            return _attempt(
-                reference, clean, recipe, precision, options, evidence, progress, warnings
-            )
+            return _attempt(clean, precision, evidence, options, progress, warnings)
         except (AccuracyError, ModelError) as error:
             warnings.append(f"{precision} was not taken: {error.got}")
-    return _attempt(reference, clean, recipe, last, options, evidence, progress, warnings)
+    return _attempt(clean, last, evidence, options, progress, warnings)
 
 
 def _attempt(
-    reference: bytes,
     clean: ModelProto,
-    recipe: Recipe,
     precision: str,
-    options: BuildOptions,
     evidence: Evidence,
+    options: BuildOptions,
     progress: Progress,
     warnings: list[str],
 ) -> tuple[TypedGraph, Agreement]:
     calibration = options.calibration if precision == "int8" else None
-    typed = typed_graph(clean, recipe, precision, calibration, progress)
-    agreement = verify(
-        reference,
-        typed.measured.SerializeToString(),
-        recipe,
-        evidence.images,
-        progress,
-        labels=evidence.labels,
-    )
+    typed = typed_graph(clean, evidence.recipe, precision, calibration, progress)
+    agreement = evidence.compare(typed.measured, progress)
     if options.allowed_drop is not None:
         enforce(agreement, options.allowed_drop)
     if typed.twin_precision != "fp32":
-        agreement = _with_twin(agreement, reference, typed, recipe, evidence, progress)
-    warnings += [*typed.warnings, *(w for w in agreement.warnings if w not in typed.warnings)]
+        # The CPU's integer kernels round in places of their own.
+        twin = evidence.compare(typed.twin, progress, optimize=True)
+        details = {**agreement.details, "twin_agreement": twin.agreement}
+        agreement = dataclasses.replace(agreement, details=details)
+    warnings += dict.fromkeys([*typed.warnings, *agreement.warnings])
     return typed, agreement
-
-
-def _with_twin(
-    agreement: Agreement,
-    reference: bytes,
-    typed: TypedGraph,
-    recipe: Recipe,
-    evidence: Evidence,
-    progress: Progress,
-) -> Agreement:
-    """Add the figure of the CPU twin, whose integer kernels round in places of their own."""
-    twin = verify(
-        reference,
-        typed.twin.SerializeToString(),
-        recipe,
-        evidence.images,
-        progress,
-        optimize=True,
-    )
-    details = {**agreement.details, "twin_agreement": twin.agreement}
-    return dataclasses.replace(agreement, details=details)
 
 
 def _candidates(options: BuildOptions) -> Sequence[str]:
     if options.precision != "auto":
         return (options.precision,)
     return ("int8", "fp16", "fp32") if options.calibration is not None else ("fp16", "fp32")
-
-
-def _evidence(options: BuildOptions, recipe: Recipe, warnings: list[str]) -> Evidence:
-    if options.images is not None:
-        labels = labels_beside(options.images) if recipe.task == "classify" else {}
-        return Evidence(image_files(options.images), labels)
-    calibration = options.calibration
-    if calibration is None or not calibration.images:
-        return Evidence()
-    if options.precision in ("int8", "auto"):
-        warnings.append("verified on the calibration images; give --images for others")
-    return Evidence(image_files(calibration.images))

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from trtconvert.building import build_plans, chosen_targets
+from trtconvert.building import build_plans, chosen_targets, notes_on
 from trtconvert.check import refuse_known
 from trtconvert.choose import choose_precision
 from trtconvert.clean import clean_model
+from trtconvert.evidence import evidence_for
 from trtconvert.guess import recipe_for
 from trtconvert.load import load_model
 from trtconvert.options import BuildOptions
@@ -42,8 +43,10 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         loaded.model, ranges, keep_batch=not options.shapes.explicit, warnings=warnings
     )
     refuse_known(clean, targets)
-    typed, agreement = choose_precision(loaded.model, clean, recipe, options, progress, warnings)
+    evidence = evidence_for(loaded.model, recipe, options, warnings)
+    typed, agreement = choose_precision(clean, evidence, options, progress, warnings)
     plans = build_plans(targets, typed.model, ranges, progress)
+    warnings += notes_on(typed.precision, targets)
 
     report = Report(
         engine=str(options.output),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from trtconvert.output import REPORT
+from trtconvert.output import RANGES, REPORT
 from visionrt.engine_file import EngineFile
 from visionrt.errors import UsageError
 
-WHAT = ("onnx", "typed", "manifest", "report")
+WHAT = ("onnx", "typed", "manifest", "report", "ranges")
 
 
 def extract(file: EngineFile, what: str) -> bytes:
@@ -21,12 +21,17 @@ def extract(file: EngineFile, what: str) -> bytes:
     manifest = file.manifest
     if what == "manifest":
         return (json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n").encode()
-    member = {"onnx": manifest.twin, "typed": manifest.typed_graph, "report": REPORT}[what]
+    member = {
+        "onnx": manifest.twin,
+        "typed": manifest.typed_graph,
+        "report": REPORT,
+        "ranges": RANGES,
+    }[what]
     if member is None or member not in manifest.members:
         raise UsageError(
             f"a file with {what} inside",
             got=f"one with {', '.join(sorted(manifest.members))}",
-            fix="Extract one of those, or build the file again with --target cpu.",
+            fix="Extract one of those. Twins come with --target cpu, ranges with --calib.",
         )
     return file.read(member)
 

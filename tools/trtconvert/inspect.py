@@ -18,7 +18,7 @@ from trtconvert.load import load_model
 from trtconvert.metadata import recipe_in
 from trtconvert.output import REPORT
 from visionrt.engine_file import EngineFile
-from visionrt.errors import ModelError
+from visionrt.errors import InputDataError, ModelError
 from visionrt.plan_header import describe
 
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -29,7 +29,8 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         EngineFileError: a damaged engine file.
-        ModelError, InputDataError: see :func:`trtconvert.load.load_model`.
+        ModelError: see :func:`trtconvert.load.load_model`.
+        InputDataError: no such file.
     """
     source = Path(path)
     head = b""
@@ -60,7 +61,14 @@ def _engine(path: Path) -> dict[str, Any]:
 
 
 def _plan(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputDataError(
+            f"to read the plan {path}",
+            got=error.strerror or str(error),
+            fix="Check the path and its permissions.",
+        ) from error
     return {
         "kind": "plan",
         "file": str(path),

@@ -176,6 +176,13 @@ def _check_interface(model: ModelProto) -> None:
                 got=f"{value.name!r} of type {value.type.WhichOneof('value') or 'unknown'}",
                 fix="Export the model without sequences, maps or optional values.",
             )
+    for value in inputs:
+        if not value.type.tensor_type.HasField("shape"):
+            raise ModelError(
+                f"the input {value.name!r} to state its number of dimensions",
+                got="none",
+                fix="Export the model again, with the shape of its input.",
+            )
 
 
 def _check_operators(model: ModelProto) -> None:

@@ -10,21 +10,23 @@ from pathlib import Path
 from onnx import ValueInfoProto
 
 from trtconvert.building import CPU
+from trtconvert.calibration.table import table_bytes
 from trtconvert.graph import tensor_info
 from trtconvert.load import LoadedModel
 from trtconvert.options import BuildOptions
 from trtconvert.precision import TypedGraph
 from trtconvert.report import Report
 from trtconvert.targets.base import BuiltPlan, Target
-from trtconvert.version import installed_version
 from visionrt.atomic import write_bytes
 from visionrt.engine_file import write_engine_file
 from visionrt.errors import InputDataError
 from visionrt.manifest import Manifest, TensorInfo
+from visionrt.version import __version__
 
 TWIN = "model.onnx"
 TYPED = "typed.onnx"
 REPORT = "report.json"
+RANGES = "ranges.json"
 
 
 def check_output(options: BuildOptions) -> None:
@@ -36,6 +38,8 @@ def check_output(options: BuildOptions) -> None:
     path, folder = options.output, options.output.absolute().parent
     if not folder.is_dir():
         raise _cannot_write(path, f"no folder {folder}", f"Make it first: mkdir -p {folder}")
+    if path.exists() and options.model.exists() and path.samefile(options.model):
+        raise _cannot_write(path, "the model itself", "Choose another name.")
     if path.is_dir():
         raise _cannot_write(path, "a folder of that name", "Choose another name.")
     if not os.access(folder, os.W_OK):
@@ -89,10 +93,12 @@ def _write_engine(
     if typed_member == TYPED:
         members[TYPED] = typed_bytes
     members |= {plan.info.member: plan.data for plan in plans}
+    if typed.thresholds and typed.calibration is not None:
+        members[RANGES] = table_bytes(typed.thresholds, typed.calibration.method)
     members[REPORT] = report.to_bytes()
     manifest = Manifest(
         name=Path(options.model).stem,
-        created_by=f"trtconvert {installed_version()}",
+        created_by=f"trtconvert {__version__}",
         precision=report.precision,
         twin_precision=typed.twin_precision,
         recipe=report.recipe,

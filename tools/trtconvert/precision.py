@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from trtconvert.calibration.bias import measure_bias_errors
 from trtconvert.calibration.collect import collect
+from trtconvert.calibration.layer_errors import LayerError, measure_layer_errors
 from trtconvert.calibration.options import CalibrationOptions, CalibrationReport
+from trtconvert.calibration.peaks import measure_peaks
 from trtconvert.calibration.ranges import threshold
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.calibration.table import read_table
 from trtconvert.decision import Decision, count_precisions
-from trtconvert.graph_view import GraphView, lift_constants
+from trtconvert.graph_view import GraphView, lift_constants, node_name
 from trtconvert.passes.emulate_fp16 import emulate_fp16
 from trtconvert.passes.fp16 import convert_to_fp16
 from trtconvert.passes.placement import Placement, place_int8
@@ -78,7 +79,8 @@ def typed_graph(
         clean: a flat, folded graph with named nodes; not changed.
         recipe: its preprocess spec reads the calibration images.
         precision: ``fp32``, ``fp16`` or ``int8``.
-        calibration: needed for ``int8``; ignored otherwise.
+        calibration: needed for ``int8``; with images, ``fp16`` keeps tensors that come near its
+            largest number in float32.
         progress: called after each calibration image.
 
     Raises:
@@ -90,7 +92,7 @@ def typed_graph(
     if precision == "int8":
         return _int8(clean, recipe, calibration, progress or silent)
     if precision == "fp16":
-        typed, decisions = convert_to_fp16(clean)
+        typed, decisions = convert_to_fp16(clean, _peaks(clean, recipe, calibration, progress))
         return TypedGraph(precision, typed, clean, "fp32", emulate_fp16(typed), tuple(decisions))
     if precision == "fp32":
         decisions = [
@@ -152,11 +154,7 @@ def _calibrate(
     progress: Progress,
 ) -> _Calibrated:
     start = time.perf_counter()
-    reader = None
-    if options.images:
-        shape = view.shape[view.inputs[0]]
-        batch = shape[0] if shape and isinstance(shape[0], int) else 1
-        reader = ImageReader(options.images, recipe.preprocess, count=options.count, batch=batch)
+    reader = _reader(view, recipe, options) if options.images else None
     if options.ranges is not None:
         thresholds, method = read_table(options.ranges, placement.activations)
     elif reader is not None:
@@ -166,16 +164,49 @@ def _calibrate(
     dead = {name for name, value in thresholds.items() if value == 0.0}
     if dead:
         placement = place_int8(view, dead=dead)
-    errors: dict[int, NDArray[np.float32]] = {}
-    if options.bias_correction and reader is not None:
-        errors = measure_bias_errors(view, placement, thresholds, reader, progress)
+    errors: dict[int, LayerError] = {}
+    if reader is not None and placement.nodes:
+        errors = measure_layer_errors(view, placement, thresholds, reader, progress)
+        noisy = _noisy(view, errors, options.least_snr_db)
+        if noisy:
+            placement = place_int8(view, keep=noisy, dead=dead)
+    correct = errors if options.bias_correction else {}
+    bias_errors = {index: error.channel_mean for index, error in correct.items()}
     report = None
     if reader is not None:
         report = CalibrationReport(
             len(reader), time.perf_counter() - start, method, peak_rss_bytes()
         )
     warnings = reader.warnings() if reader is not None else []
-    return _Calibrated(placement, thresholds, errors, report, warnings)
+    return _Calibrated(placement, thresholds, bias_errors, report, warnings)
+
+
+def _noisy(view: GraphView, errors: Mapping[int, LayerError], least_db: float) -> dict[str, str]:
+    nodes = view.model.graph.node
+    return {
+        node_name(nodes[index]): f"int8 leaves {error.snr_db:.1f} dB of signal to noise"
+        for index, error in errors.items()
+        if error.snr_db < least_db
+    }
+
+
+def _peaks(
+    clean: ModelProto,
+    recipe: Recipe,
+    options: CalibrationOptions | None,
+    progress: Progress | None,
+) -> dict[str, float]:
+    if options is None or not options.images:
+        return {}
+    view = GraphView(raise_opset(lift_constants(clean)))
+    reader = _reader(view, recipe, options)
+    return measure_peaks(view, reader, progress or silent)
+
+
+def _reader(view: GraphView, recipe: Recipe, options: CalibrationOptions) -> ImageReader:
+    shape = view.shape[view.inputs[0]]
+    batch = shape[0] if shape and isinstance(shape[0], int) else 1
+    return ImageReader(options.images, recipe.preprocess, count=options.count, batch=batch)
 
 
 def _merged(placement: Placement, fp16: list[Decision]) -> tuple[Decision, ...]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from onnx import ModelProto
 
-from trtconvert.calibration.reader import image_files
+from trtconvert.evidence import evidence_in
 from trtconvert.load import load_model
 from trtconvert.passes.emulate_fp16 import emulate_fp16
 from trtconvert.progress import Progress, silent
-from trtconvert.verify import MaxDrop, enforce, labels_beside, verify
+from trtconvert.verify import MaxDrop, enforce
 from visionrt.engine_file import EngineFile
 from visionrt.metrics import Agreement
 
@@ -54,36 +54,26 @@ def reverify(
         ModelError, InputDataError: the reference or the images cannot be used.
     """
     loaded = load_model(reference)
-    original = loaded.model.SerializeToString()
-    files = image_files(images)
-    agreements: dict[str, Agreement] = {}
     warnings: list[str] = []
+    graphs: dict[str, bytes] = {}
     with EngineFile(engine) as file:
         manifest = file.manifest
-        labels = labels_beside(images) if manifest.recipe.task == "classify" else {}
         if loaded.sha256 != manifest.source.get("sha256"):
             warnings.append(
                 f"{reference} is not the file that the engine was built from "
                 f"({manifest.source.get('file')})"
             )
-        graphs: dict[str, bytes] = {}
         if manifest.typed_graph is not None:
             typed = ModelProto.FromString(file.read(manifest.typed_graph))
             graphs["typed"] = emulate_fp16(typed).SerializeToString()
         if manifest.twin is not None:
             graphs["twin"] = file.read(manifest.twin)
+    evidence = evidence_in(loaded.model, manifest.recipe, images)
+    evidence.check(max_drop)
+    agreements: dict[str, Agreement] = {}
     for name, graph in graphs.items():
-        agreement = verify(
-            original,
-            graph,
-            manifest.recipe,
-            files,
-            progress,
-            labels=labels,
-            optimize=name == "twin",
-        )
-        agreements[name] = agreement
-        warnings += [text for text in agreement.warnings if text not in warnings]
+        agreements[name] = evidence.compare(graph, progress, optimize=name == "twin")
+        warnings += [w for w in agreements[name].warnings if w not in warnings]
         if max_drop is not None:
-            enforce(agreement, max_drop)
+            enforce(agreements[name], max_drop)
     return Reverified(str(engine), agreements, tuple(warnings))

@@ -26,10 +26,10 @@ def check_feeds(inputs: Sequence[TensorInfo], feeds: Mapping[str, NDArray[Any]])
             isinstance(want, str) or want == got
             for want, got in zip(info.shape, array.shape, strict=True)
         )
-        if array.dtype.name != info.dtype or not sizes_fit:
+        if array.dtype != info.dtype or not sizes_fit:
             raise InputDataError(
                 f"the input {info}",
-                got=f"{array.dtype.name}{list(array.shape)}",
+                got=f"{array.dtype}{list(array.shape)}",
                 fix="Feed an array of that type and shape.",
             )
 

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from visionrt.backends.feeds import check_feeds, closed
 from visionrt.backends.trt_io import IoTensor, read_profiles, read_tensors
 from visionrt.backends.trt_lane import Lane
-from visionrt.backends.trt_library import TENSORRT, load_library, logger_of
+from visionrt.backends.trt_library import TENSORRT, create, load_library, logger_of
 from visionrt.device import Device, close_with, device_index, gpu_info, open_device
 from visionrt.errors import (
     EngineFileError,
     MissingDependencyError,
     UsageError,
-    VisionrtError,
 )
 from visionrt.manifest import PlanInfo
 from visionrt.plan_header import (
@@ -35,12 +34,16 @@ def plan_problem(info: PlanInfo, device: str = "cuda:0") -> str:
     """Why the plan that ``info`` describes cannot run here, in words; empty when it may.
 
     Needs only the manifest, so that a large member is not read in vain.
+
+    Raises:
+        UsageError: ``device`` is not spelled as a GPU.
     """
     try:
-        library = load_library(info.backend)
+        # The GPU first: looking for one costs less than loading a library that cannot be used.
         gpu = gpu_info(device_index(device))
-    except VisionrtError as error:
-        return str(error)
+        library = load_library(info.backend)
+    except MissingDependencyError as error:
+        return f"{error.got}. {error.fix}"
     return loading_problem(
         _header_of(info),
         library=info.backend,
@@ -153,7 +156,7 @@ class _Engine:
                 if header.library == TENSORRT:
                     # Plans of other tools may use the plugins that the library ships.
                     library.init_libnvinfer_plugins(logger, "")
-                self._runtime = library.Runtime(logger)
+                self._runtime = create(library, "Runtime")
                 self._engine = self._runtime.deserialize_cuda_engine(plan)
             if self._engine is None:
                 raise EngineFileError(

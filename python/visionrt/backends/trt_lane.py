@@ -113,7 +113,10 @@ class Lane:
             raise self._failed(f"take input {tensor.name} of shape {feed.shape}", mark)
 
     def _bind_outputs(self, mark: int) -> None:
-        unknown = self._context.infer_shapes()
+        try:
+            unknown = self._context.infer_shapes()
+        except RuntimeError as error:
+            raise self._failed("infer the shapes", mark) from error
         if unknown:
             raise self._failed(f"find every shape (not those of {', '.join(unknown)})", mark)
         for tensor in self._outputs:

@@ -16,8 +16,9 @@ from visionrt.errors import MissingDependencyError
 TENSORRT = "tensorrt"
 TENSORRT_RTX = "tensorrt_rtx"
 
-# Strongly typed networks with INT8 as Q/DQ parse from 10.12 on; every RTX release has them.
-_OLDEST = {TENSORRT: (10, 12), TENSORRT_RTX: (1, 0)}
+# INT8 as Q/DQ in a strongly typed network parses from 10.12 on. The names that are used were
+# compared with the bindings of 10.12 and 11.4, and with RTX 1.4 and 1.7.
+_OLDEST = {TENSORRT: (10, 12), TENSORRT_RTX: (1, 4)}
 _TITLE = {TENSORRT: "TensorRT", TENSORRT_RTX: "TensorRT-RTX"}
 _CURE = {
     TENSORRT: 'Run: pip install "trtconvert[tensorrt]"',
@@ -32,6 +33,12 @@ def load_library(name: str) -> Any:
     Raises:
         MissingDependencyError: not installed, broken or too old; the message has the command.
     """
+    if name not in _TITLE:
+        raise MissingDependencyError(
+            f"a library that runs plans ({', '.join(_TITLE)})",
+            got=repr(name),
+            fix="Upgrade visionrt, or build the plan again.",
+        )
     title, cure = _TITLE[name], _CURE[name]
     wanted = f"{title} {'.'.join(map(str, _OLDEST[name]))} or later"
     try:
@@ -76,6 +83,29 @@ def version_of(library: Any) -> tuple[int, ...]:
 def member(enum: Any, name: str) -> Any | None:
     """An enum's member by name, or None where this version has no such member."""
     return enum.__members__.get(name)
+
+
+def create(library: Any, kind: str) -> Any:
+    """A new ``Builder`` or ``Runtime`` that logs to :func:`logger_of`.
+
+    Raises:
+        MissingDependencyError: the library could not make one, which it does where it finds no
+            usable driver or GPU.
+    """
+    logger, log = logger_of(library)
+    mark = log.mark()
+    try:
+        made = getattr(library, kind)(logger)
+    except TypeError:
+        # How the bindings tell that the native factory returned nothing.
+        made = None
+    if not made:
+        raise MissingDependencyError(
+            f"a machine on which {library.__name__} {library.__version__} can make a {kind}",
+            got=log.quote_since(mark),
+            fix="Run visionrt doctor; the driver must be as new as the library's CUDA.",
+        )
+    return made
 
 
 class MessageLog:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import visionrt
-from visionrt.pipeline import Model
+from visionrt.model import Model
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, *, flag: bool) -> None:

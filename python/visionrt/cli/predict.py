@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.csv:
         _write_csv(done)
     elif not args.quiet and done and not args.no_pictures:
-        print(f"{len(done)} pictures in {args.output}")
+        plural = "" if len(done) == 1 else "s"
+        print(f"{len(done)} picture{plural} in {args.output}")
     return InputDataError.exit_code if broken else 0
 
 

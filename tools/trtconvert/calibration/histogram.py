@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from visionrt.errors import ModelError
 
 BINS = 2048
+# Of the last bin's edge; below it the reciprocal of a bin's width leaves float32.
+_LEAST_LIMIT = 2.0**-64
 
 
 class Histogram:
@@ -17,7 +19,7 @@ class Histogram:
 
     ``limit`` is a power of two above the largest value seen. When it doubles, neighbouring bins
     merge, which is what counting anew would give: the result does not depend on the order of the
-    batches. At least half of the bins are below the largest value.
+    batches. Unless values are tiny, at least half of the bins are below the largest.
 
     Attributes:
         counts: int64 ``[BINS]``.
@@ -63,7 +65,7 @@ class Histogram:
             self.zeros += magnitude.size
             return
         self.peak = max(self.peak, peak)
-        self._reach(2.0 ** math.frexp(peak)[1])
+        self._reach(max(2.0 ** math.frexp(peak)[1], _LEAST_LIMIT))
         zeros = magnitude.size - int(np.count_nonzero(magnitude))
         # A power of two scales exactly, so no value lands in the wrong bin.
         scale = np.float32(BINS / self.limit)

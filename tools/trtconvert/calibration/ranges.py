@@ -6,6 +6,8 @@ that was zero everywhere.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -82,6 +84,8 @@ def _divergence(counts: NDArray[np.int64], end: int) -> float:
     sizes = np.diff(np.append(starts, end))
     spread = np.repeat(np.divide(sums, filled, out=np.zeros(levels), where=filled > 0), sizes)
     spread[~present] = 0.0
+    if not spread.any():
+        return math.inf
     p, q = clipped / clipped.sum(), spread / spread.sum()
     shared = p > 0
     if np.any(q[shared] == 0):

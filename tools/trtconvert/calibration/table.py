@@ -20,13 +20,18 @@ def write_table(path: Path, thresholds: Mapping[str, float], method: str) -> Non
     Raises:
         InputDataError: the file cannot be written.
     """
+    write_bytes(path, table_bytes(thresholds, method))
+
+
+def table_bytes(thresholds: Mapping[str, float], method: str) -> bytes:
+    """Thresholds by tensor name, in the form that :func:`read_table` reads."""
     value = {
         "format": FORMAT,
         "version": VERSION,
         "method": method,
         "thresholds": dict(sorted(thresholds.items())),
     }
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def read_table(path: Path, tensors: Sequence[str]) -> tuple[dict[str, float], str]:

@@ -16,8 +16,8 @@ from trtconvert.cli.extract import extract
 from trtconvert.cli.guess import guess
 from trtconvert.cli.inspect import inspect
 from trtconvert.cli.verify import verify
-from trtconvert.version import installed_version
 from visionrt.errors import UsageError, VisionrtError
+from visionrt.version import __version__
 
 INTERRUPTED = 130
 _GROUP_FLAGS = ("--help", "-h", "--version")
@@ -50,14 +50,19 @@ class DefaultBuildGroup(click.Group):
 
 @click.group(
     cls=DefaultBuildGroup,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(installed_version(), prog_name="trtconvert")
-def cli() -> None:
+@click.version_option(__version__, prog_name="trtconvert")
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Convert pre-trained ONNX vision models to verified engine files.
 
     `trtconvert MODEL …` is the same as `trtconvert build MODEL …`.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+        context.exit(UsageError.exit_code)
 
 
 for _command in (build, check, inspect, verify, extract, guess):
@@ -69,6 +74,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         with cli.make_context("trtconvert", list(argv)) as context:
             cli.invoke(context)
+        sys.stdout.flush()
     except click.exceptions.Exit as done:
         return int(done.exit_code)
     except BrokenPipeError:

@@ -14,7 +14,7 @@ from visionrt.atomic import write_bytes
 from visionrt.engine_file import EngineFile
 from visionrt.errors import UsageError
 
-_TEXTS = ("manifest", "report")
+_TEXTS = ("manifest", "report", "ranges")
 
 
 @click.command()
@@ -24,13 +24,14 @@ _TEXTS = ("manifest", "report")
 @click.option("--typed", is_flag=True, help="The precision-typed graph.")
 @click.option("--manifest", is_flag=True, help="The manifest, as JSON.")
 @click.option("--report", is_flag=True, help="The report of the build, as JSON.")
+@click.option("--ranges", is_flag=True, help="Calibrated ranges, for build --ranges.")
 @click.option("-o", "--output", type=PATH, help="Where to write it; JSON may go to stdout.")
 def extract(engine: Path, plan: str | None, output: Path | None, **flags: bool) -> None:
     """Write one thing that ENGINE holds to a file."""
     asked = [name for name, given in flags.items() if given]
     if len(asked) + (plan is not None) != 1:
         raise UsageError(
-            "one of --plan TARGET, --onnx, --typed, --manifest, --report",
+            "one of --plan TARGET, --onnx, --typed, --manifest, --report, --ranges",
             got="several" if asked else "none",
             fix="Name one thing to extract.",
         )

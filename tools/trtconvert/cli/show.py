@@ -29,26 +29,31 @@ def print_warnings(warnings: Iterable[str]) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; cells are taken literally, whatever brackets they hold."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    """A table on stdout; texts are taken literally, whatever brackets they hold."""
+    table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     # Without a terminal there is no width to keep to: a file or a pipe gets long lines.
-    Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL).print(table)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    # Captured, because rich ends the program itself where the reader of a pipe has gone.
+    with console.capture() as text:
+        # A line of its own: a table's title is cut to the table's width.
+        console.print(Text(title, style="bold"), soft_wrap=True)
+        console.print(table)
+    sys.stdout.write(text.get())
 
 
 def print_report(report: Report, *, verbose: bool) -> None:
     """What was built, and how well it agrees with the original."""
-    print_table(
-        f"{report.engine}: {report.precision}",
-        ("target", "backend", "size", "built in"),
-        [
-            (t.target, t.backend, megabytes(t.plan_bytes), f"{t.build_seconds:.1f} s")
-            for t in report.targets
-        ],
-    )
+    title = f"{report.engine}: {report.precision}"
+    built = [
+        (t.target, t.backend, megabytes(t.plan_bytes), f"{t.build_seconds:.1f} s")
+        for t in report.targets
+    ]
+    if built:
+        print_table(title, ("target", "backend", "size", "built in"), built)
     rows: list[tuple[str, object]] = [
         ("nodes", ", ".join(f"{n} {p}" for p, n in report.nodes_by_precision.items()))
     ]
@@ -62,7 +67,7 @@ def print_report(report: Report, *, verbose: bool) -> None:
             )
         )
     rows += list(report.verification.items())
-    print_table("verification", ("measure", "value"), rows)
+    print_table("verification" if built else title, ("measure", "value"), rows)
     if verbose:
         print_reasons(report.recipe.to_json(), report.reasons)
 

@@ -10,6 +10,7 @@ so a float16 graph run there looks better than it is. Here every rounding is a n
 3. A ``DequantizeLinear`` read only by integer-able nodes (Conv, Gemm, MatMul) is not rounded: a
    GPU feeds the integers to the tensor cores and never writes that tensor.
 4. Casts between the two types become one rounding, or nothing.
+5. Inputs and outputs of the graph that are float16 stay so: a Cast stands at each such edge.
 
 The graph is derived from the typed one, so what is measured cannot drift from what is built.
 """
@@ -26,6 +27,7 @@ from trtconvert.graph_view import (
 )
 from trtconvert.passes.dims import infer_shapes
 from trtconvert.passes.fp16_rules import FLOAT, FLOAT16, MOVEMENT
+from trtconvert.passes.widen import cast_at_edges
 
 EXACT = MOVEMENT | frozenset(
     (
@@ -54,6 +56,7 @@ def emulate_fp16(typed: ModelProto) -> ModelProto:
         if constant.data_type == FLOAT16:
             value = numpy_helper.to_array(constant).astype(np.float32)
             constant.CopyFrom(numpy_helper.from_array(value, constant.name))
+    cast_at_edges(out)
     return infer_shapes(out)
 
 
@@ -76,8 +79,6 @@ def _cast(view: GraphView, node: NodeProto, names: FreshNames) -> list[NodeProto
     if result == FLOAT16:
         if source == FLOAT16:
             return [helper.make_node("Identity", [node.input[0]], [node.output[0]])]
-        if node.output[0] in view.outputs:
-            return [node]
         return _rounding(node.input[0], node.output[0], names)
     if source == FLOAT16 and result == FLOAT:
         return [helper.make_node("Identity", [node.input[0]], [node.output[0]])]

@@ -169,24 +169,20 @@ class _Rewrite:
             wanted = self.view.elem_type[name]
             if kind == wanted and present == name:
                 continue
-            if (present, wanted) in self.casts:
-                for node in self.nodes:
-                    _rename(node, self.casts[present, wanted], name)
-                continue
             inner = present
             if present == name:
                 inner = self.names(f"{name}_{_SUFFIX[kind]}")
-                for node in self.nodes:
-                    _rename(node, name, inner)
-            self.nodes.append(
-                helper.make_node(
-                    "Cast", [inner], [name], name=self.names(f"{name}_cast"), to=wanted
-                )
-            )
+                self._rename(name, inner)
+            cast = self.casts.get((present, wanted))
+            if cast is not None:
+                self._rename(cast, name)
+                continue
+            label = self.names(f"{name}_cast")
+            self.nodes.append(helper.make_node("Cast", [inner], [name], name=label, to=wanted))
 
-
-def _rename(node: NodeProto, old: str, new: str) -> None:
-    for names in (node.input, node.output):
-        for index, name in enumerate(names):
-            if name == old:
-                names[index] = new
+    def _rename(self, old: str, new: str) -> None:
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for index, name in enumerate(names):
+                    if name == old:
+                        names[index] = new

@@ -6,8 +6,8 @@ Rules:
 2. A ``Gemm`` (alpha and beta 1, no transposed input) or ``MatMul`` with a constant right side of
    rank 2 does too.
 3. Not so: a Conv on 1×1 maps (a squeeze gate: no cost worth saving, and its error scales whole
-   channels); a ``ConvTranspose``; a node the caller names; an input that is constant or that was
-   never above zero in calibration.
+   channels); a ``ConvTranspose``; a node the caller keeps float, for one that int8 makes too noisy;
+   an input that is constant or that was never above zero in calibration.
 4. One pair per tensor, read by all its int8 consumers.
 5. Residual: an ``Add`` of two computed tensors of one shape reads through the pair of whichever of
    them has one, so that the skip branch is held once, as int8, and the GPU can fuse the sum.
@@ -17,7 +17,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto
@@ -64,28 +64,29 @@ class Placement:
 
 
 def place_int8(
-    view: GraphView, *, skip: Collection[str] = (), dead: Collection[str] = ()
+    view: GraphView, *, keep: Mapping[str, str] | None = None, dead: Collection[str] = ()
 ) -> Placement:
     """Apply the rules to a graph.
 
     Args:
         view: of the clean float32 graph.
-        skip: names of nodes that stay float.
+        keep: reasons by name of nodes that stay float.
         dead: tensors that calibration never saw above zero.
     """
+    keep = keep or {}
     chosen: dict[int, QuantizedNode] = {}
     reasons: dict[int, str] = {}
     for index, node in enumerate(view.model.graph.node):
         if node.op_type not in INT8_OPS or node.domain not in CORE_DOMAINS:
             continue
-        reason = _refusal(view, node, skip, dead)
+        reason = _refusal(view, node, keep, dead)
         if reason is None:
             axis = _weight_axis(node)
             chosen[index] = QuantizedNode(index, node.input[0], node.input[1], axis)
         else:
             reasons[index] = reason
     activations = tuple(dict.fromkeys(q.activation for q in chosen.values()))
-    residuals = _residuals(view, frozenset(activations), skip)
+    residuals = _residuals(view, frozenset(activations), keep)
     adds = {index for index, _ in residuals}
     decisions = []
     for index, node in enumerate(view.model.graph.node):
@@ -100,10 +101,10 @@ def place_int8(
 
 
 def _refusal(
-    view: GraphView, node: NodeProto, skip: Collection[str], dead: Collection[str]
+    view: GraphView, node: NodeProto, keep: Mapping[str, str], dead: Collection[str]
 ) -> str | None:
-    if node_name(node) in skip:
-        return "kept float on request"
+    if node_name(node) in keep:
+        return keep[node_name(node)]
     if node.input[0] in dead:
         return "its input was zero on every calibration image"
     return next((reason for reason, applies in _REFUSALS if applies(view, node)), None)
@@ -146,11 +147,11 @@ def _weight_axis(node: NodeProto) -> int:
 
 
 def _residuals(
-    view: GraphView, paired: frozenset[str], skip: Collection[str]
+    view: GraphView, paired: frozenset[str], keep: Mapping[str, str]
 ) -> tuple[tuple[int, int], ...]:
     found = []
     for index, node in enumerate(view.model.graph.node):
-        if node.op_type != "Add" or node_name(node) in skip:
+        if node.op_type != "Add" or node_name(node) in keep:
             continue
         shapes = [view.shape.get(name) for name in node.input]
         if shapes[0] is None or shapes[0] != shapes[1]:

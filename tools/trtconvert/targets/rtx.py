@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from trtconvert.targets.base import BuiltPlan, ProgressCallback, ShapeRange
 from trtconvert.targets.build_process import BuildRequest, build_in_child
-from trtconvert.targets.trt_builder import BuildOptions
+from trtconvert.targets.trt_builder import PlanOptions
 from visionrt.backends.trt_library import TENSORRT_RTX, load_library, member
 from visionrt.errors import MissingDependencyError, UsageError
 from visionrt.manifest import PlanInfo
@@ -82,7 +82,7 @@ class RtxTarget:
         """Build the plan in a child process. See ``Target.build``."""
         self.check()
         start = time.perf_counter()
-        options = BuildOptions(compute_capabilities=self.sms)
+        options = PlanOptions(compute_capabilities=self.sms)
         result = build_in_child(BuildRequest(TENSORRT_RTX, model, shapes, options), progress)
         info = PlanInfo(
             member=self.member,

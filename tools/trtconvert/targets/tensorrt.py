@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trtconvert.targets.base import BuiltPlan, ProgressCallback, ShapeRange
 from trtconvert.targets.build_process import BuildRequest, build_in_child
-from trtconvert.targets.trt_builder import BuildOptions
+from trtconvert.targets.trt_builder import PlanOptions
 from visionrt import device
 from visionrt.atomic import write_bytes
 from visionrt.backends.trt_library import TENSORRT, load_library
@@ -58,7 +58,7 @@ class TensorRTTarget:
         self.check()
         gpu = device.gpu_info(0)
         start = time.perf_counter()
-        options = BuildOptions(
+        options = PlanOptions(
             workspace_bytes=self.workspace_bytes, timing_cache=self._read_timing_cache()
         )
         result = build_in_child(BuildRequest(TENSORRT, model, shapes, options), progress)

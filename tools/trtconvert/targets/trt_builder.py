@@ -14,7 +14,7 @@ from typing import Any
 
 from trtconvert.targets.base import BuildCancelledError, ProgressCallback, ShapeRange
 from trtconvert.targets.trt_progress import progress_monitor
-from visionrt.backends.trt_library import logger_of, member
+from visionrt.backends.trt_library import create, logger_of, member
 from visionrt.errors import BuildError, MissingDependencyError, ModelError, UsageError
 
 _NO_KERNEL = re.compile(r"(?P<layer>\S+) has no runners that implement it")
@@ -24,7 +24,7 @@ _LARGEST_MODEL_BYTES = 2**31 - 1  # a serialized protobuf message ends there
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class PlanOptions:
     """What a build takes beside the graph.
 
     Attributes:
@@ -51,7 +51,7 @@ def build_plan(
     trt: Any,
     model: bytes,
     shapes: Mapping[str, ShapeRange],
-    options: BuildOptions,
+    options: PlanOptions,
     progress: ProgressCallback | None,
 ) -> BuildResult:
     """Build a plan from a serialized ONNX graph whose precisions are all written in it.
@@ -60,7 +60,7 @@ def build_plan(
         trt: the module ``tensorrt`` or ``tensorrt_rtx``.
         model: the graph; weights inside.
         shapes: by input name; every dynamic input needs one.
-        options: see :class:`BuildOptions`.
+        options: see :class:`PlanOptions`.
         progress: called from the builder's threads.
 
     Raises:
@@ -72,9 +72,7 @@ def build_plan(
     """
     logger, log = logger_of(trt)
     mark = log.mark()
-    builder = trt.Builder(logger)
-    if not builder:
-        raise _build_error(log.quote_since(mark))
+    builder = create(trt, "Builder")
     network = builder.create_network(strongly_typed_flag(trt))
     # The parser writes to the network without keeping it alive, so both stay named until the end.
     parser = _parse(trt, network, logger, model)
@@ -85,8 +83,7 @@ def build_plan(
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     cache = None
     if options.timing_cache is not None:
-        cache = config.create_timing_cache(options.timing_cache)
-        config.set_timing_cache(cache, False)
+        cache = _use_timing_cache(config, options.timing_cache)
     monitor, outcome = progress_monitor(trt, progress)
     config.progress_monitor = monitor
 
@@ -160,6 +157,15 @@ def _set_compute_capabilities(trt: Any, config: Any, wanted: Sequence[str]) -> N
                 got=f"SM{sm}",
                 fix="Name another one, or use the tensorrt target on the machine with that GPU.",
             )
+
+
+def _use_timing_cache(config: Any, data: bytes) -> Any:
+    cache = config.create_timing_cache(data)
+    if cache is None or not config.set_timing_cache(cache, False):
+        # Damaged, or of another GPU or version: it only saves time, so begin a new one.
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
 
 
 def _add_profile(builder: Any, config: Any, network: Any, shapes: Mapping[str, ShapeRange]) -> None:

@@ -1,7 +1,9 @@
-#include "preprocess/blend_avx2.h"
+#include "preprocess/avx2.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include "preprocess/sampling.h"
 
 namespace visionrt::preprocess {
 namespace {
@@ -56,6 +58,32 @@ __attribute__((target("avx2"))) void blend_pixels_avx2(const std::uint8_t* pixel
   }
 }
 
+__attribute__((target("avx2"))) void filter_pixels_avx2(const std::uint8_t* pixels,
+                                                        const std::int64_t* start,
+                                                        const std::int32_t* pairs,
+                                                        const std::int32_t* weights, int count,
+                                                        std::uint8_t* const planes[3]) {
+  for (int x = 0; x < count; ++x) {
+    const std::uint8_t* p = pixels + start[x];
+    __m256i sums = _mm256_setzero_si256();
+    for (int k = 0; k < pairs[x]; ++k, p += 6, weights += kPairBytes) {
+      const __m256i bytes =
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+      const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
+      sums = _mm256_add_epi32(sums, _mm256_mullo_epi32(bytes, w));
+    }
+    const __m128i low = _mm256_castsi256_si128(sums);  // c0 c1 c2, then the second pixel's c0
+    const __m128i second = _mm_alignr_epi8(_mm256_extracti128_si256(sums, 1), low, 12);
+    const __m128i total = _mm_add_epi32(_mm_add_epi32(low, second), _mm_set1_epi32(kPilRound));
+    // The two saturating packs clamp to 0...255, as pil_to_byte does.
+    const __m128i words = _mm_packs_epi32(_mm_srai_epi32(total, kPilBits), _mm_setzero_si128());
+    const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+    planes[0][x] = static_cast<std::uint8_t>(bytes);
+    planes[1][x] = static_cast<std::uint8_t>(bytes >> 8);
+    planes[2][x] = static_cast<std::uint8_t>(bytes >> 16);
+  }
+}
+
 }  // namespace visionrt::preprocess
 
 #else
@@ -68,7 +96,12 @@ bool has_avx2() { return false; }
 
 void blend_pixels_avx2(const std::uint8_t*, const std::int32_t*, const std::int16_t*, int,
                        std::int16_t* const[3]) {
-  throw std::logic_error("blend_pixels_avx2 called on a processor without AVX2");
+  throw std::logic_error("this processor has no AVX2");
+}
+
+void filter_pixels_avx2(const std::uint8_t*, const std::int64_t*, const std::int32_t*,
+                        const std::int32_t*, int, std::uint8_t* const[3]) {
+  throw std::logic_error("this processor has no AVX2");
 }
 
 }  // namespace visionrt::preprocess

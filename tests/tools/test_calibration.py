@@ -1,0 +1,382 @@
+"""Calibration: histograms, thresholds, the reader, layer errors, and memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import onnx.parser
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+from PIL import Image
+
+from trtconvert.calibration.collect import collect, split_by_bytes
+from trtconvert.calibration.histogram import BINS, Histogram
+from trtconvert.calibration.layer_errors import measure_layer_errors
+from trtconvert.calibration.options import CalibrationOptions
+from trtconvert.calibration.peaks import measure_peaks
+from trtconvert.calibration.ranges import (
+    entropy_threshold,
+    mse_threshold,
+    percentile_threshold,
+    threshold,
+)
+from trtconvert.calibration.reader import MOST_IMAGES, ImageReader
+from trtconvert.calibration.table import read_table, write_table
+from trtconvert.graph_view import GraphView
+from trtconvert.passes.placement import place_int8
+from trtconvert.passes.quantize_weights import dequantized_weight, scale_for
+from trtconvert.progress import silent
+from visionrt.errors import InputDataError, ModelError, UsageError
+from visionrt.spec import PreprocessSpec
+
+SPEC = PreprocessSpec(resize="stretch", size=(8, 8), std=(1, 1, 1))
+
+
+def histogram_of(*batches):
+    out = Histogram("t")
+    for batch in batches:
+        out.update(np.asarray(batch, np.float32))
+    return out
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        pixels = rng.integers(0, 256, (9 + index, 11, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    return tmp_path
+
+
+def small_view(batch="N"):
+    model = onnx.parser.parse_model(
+        f'<ir_version: 9, opset_import: ["": 19]> g (float[{batch},3,8,8] x) => '
+        f"(float[{batch},5] y) {{\n c = Conv<pads=[1,1,1,1]>(x, w, b)\n r = Relu(c)\n"
+        " p = GlobalAveragePool(r)\n f = Flatten(p)\n y = MatMul(f, m) }"
+    )
+    rng = np.random.default_rng(1)
+    shapes = {"w": (4, 3, 3, 3), "b": (4,), "m": (4, 5)}
+    for name, shape in shapes.items():
+        value = rng.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    return GraphView(model)
+
+
+# Histograms
+
+
+def test_counts_equal_numpy_and_zeros_are_apart():
+    values = np.float32([0, 0, 0.1, -0.1, 0.9, -1.5, 3.0])
+    got = histogram_of(values)
+    assert (got.limit, got.peak, got.zeros) == (4.0, 3.0, 2)
+    want, _ = np.histogram(np.abs(values[values != 0]), BINS, (0, 4.0))
+    np.testing.assert_array_equal(got.counts, want)
+
+
+def test_a_power_of_two_lands_in_the_bin_above():
+    got = histogram_of([2.0])
+    assert got.limit == 4.0
+    assert np.flatnonzero(got.counts).tolist() == [BINS // 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20), min_size=1, max_size=6
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_the_order_of_batches_does_not_matter(batches, random):
+    shuffled = list(batches)
+    random.shuffle(shuffled)
+    whole = np.concatenate([np.float32(batch) for batch in batches])
+    a = histogram_of(*batches)
+    for other in (histogram_of(*shuffled), histogram_of(whole)):
+        assert (a.limit, a.peak, a.zeros) == (other.limit, other.peak, other.zeros)
+        np.testing.assert_array_equal(a.counts, other.counts)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(bad):
+    with pytest.raises(ModelError, match="finite"):
+        histogram_of([1.0, bad])
+
+
+def test_tiny_and_empty_batches():
+    assert histogram_of([], [0.0, 0.0]).peak == 0.0
+    assert histogram_of([1e-38]).counts.sum() == 1
+
+
+# Thresholds
+
+
+def quantization_error(values, limit):
+    step = limit / 127
+    restored = np.clip(np.rint(values / step), -127, 127) * step
+    return np.square(np.float64(values) - restored).mean()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mse_is_near_the_best_threshold_of_a_search_over_the_values(seed):
+    rng = np.random.default_rng(seed)
+    values = rng.laplace(size=200_000).astype(np.float32)
+    found = mse_threshold(histogram_of(values))
+    best = min(quantization_error(values, t) for t in np.linspace(0.05, 1, 400) * values.max())
+    # Within 1 %: the grid of candidates and the width of a bin.
+    assert quantization_error(values, found) < 1.01 * best
+    assert found < 0.9 * np.abs(values).max()
+
+
+def test_mse_keeps_a_uniform_range_and_cuts_an_outlier():
+    uniform = np.linspace(-1, 1, 100_001)
+    assert mse_threshold(histogram_of(uniform)) > 0.98
+    spiked = histogram_of(uniform, [30.0])
+    # One value of 30 costs (30 - t)^2; 100001 values gain (30^2 - t^2) / 127^2 / 12.
+    assert 1 <= mse_threshold(spiked) <= 30
+    assert quantization_error(np.append(uniform, 30.0), mse_threshold(spiked)) <= (
+        1.01 * quantization_error(np.append(uniform, 30.0), 30.0)
+    )
+
+
+def test_percentile_counts_zeros_and_signs():
+    values = np.concatenate([np.zeros(9000), np.linspace(-1, 1, 1000)])
+    found = percentile_threshold(histogram_of(values), 99.0)
+    assert abs(found - np.percentile(np.abs(values), 99.0)) < 2 / BINS + 2 / 1000
+    assert percentile_threshold(histogram_of(values), 100.0) == 1.0
+
+
+def test_entropy_keeps_a_range_without_tail_and_cuts_a_long_thin_one():
+    rng = np.random.default_rng(3)
+    body = rng.uniform(-1, 1, 200_000)
+    assert entropy_threshold(histogram_of(body)) > 0.95
+    tail = rng.uniform(1, 20, 40)
+    peaked = rng.normal(scale=0.3, size=200_000)
+    assert 0.6 < entropy_threshold(histogram_of(peaked, tail)) < 5
+
+
+@pytest.mark.parametrize("method", ["mse", "minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("values", [[1.0], [1e-30], [-3.0, 3.0], [6.5e4, 1e-3]])
+def test_every_method_gives_a_threshold_inside_the_range(method, values):
+    histogram = histogram_of(values)
+    found = threshold(histogram, CalibrationOptions(method=method))
+    assert 0 < found <= histogram.peak
+    assert threshold(histogram_of([0.0]), CalibrationOptions(method=method)) == 0.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"method": "best"}, {"percentile": 40}, {"count": 0}, {"least_snr_db": -1.0}],
+)
+def test_wrong_options_are_refused(wrong):
+    with pytest.raises(UsageError):
+        CalibrationOptions(**wrong)
+
+
+# Reader
+
+
+def test_images_are_read_sorted_and_again(folder):
+    reader = ImageReader(folder, SPEC)
+    assert [p.name for p in reader.files] == [f"{i}.png" for i in range(6)]
+    first, second = list(reader), list(reader)
+    assert all(tensor.shape == (1, 3, 8, 8) for tensor in first)
+    np.testing.assert_array_equal(np.concatenate(first), np.concatenate(second))
+
+
+def test_the_order_of_a_list_does_not_matter(folder):
+    files = sorted(folder.glob("*.png"))
+    assert ImageReader(files[::-1], SPEC).files == files
+
+
+def test_count_takes_even_steps_and_is_a_demand(folder):
+    reader = ImageReader(folder, SPEC, count=3)
+    assert [p.name for p in reader.files] == ["0.png", "2.png", "4.png"]
+    with pytest.raises(InputDataError, match="7 images") as caught:
+        ImageReader(folder, SPEC, count=7)
+    assert caught.value.exit_code == 8
+
+
+def test_a_large_folder_is_sampled(tmp_path):
+    for index in range(MOST_IMAGES + 44):
+        (tmp_path / f"{index:04}.png").write_bytes(b"")
+    reader = ImageReader(tmp_path, SPEC)
+    assert len(reader) == MOST_IMAGES
+    assert int(reader.files[-1].stem) > MOST_IMAGES
+
+
+def test_an_empty_or_missing_folder_is_refused(tmp_path):
+    (tmp_path / "labels.csv").write_text("file\n")
+    for wrong in (tmp_path, tmp_path / "nowhere", []):
+        with pytest.raises(InputDataError):
+            ImageReader(wrong, SPEC)
+
+
+def test_an_unreadable_image_is_skipped_and_named(folder):
+    (folder / "2.png").write_bytes(b"not a picture")
+    reader = ImageReader(folder, SPEC)
+    assert len(list(reader)) == 5
+    assert len(reader) == 5
+    assert len(reader.warnings()) == 1
+    assert "2.png" in reader.warnings()[0]
+
+
+def test_only_unreadable_images_are_refused(tmp_path):
+    for index in range(2):
+        (tmp_path / f"{index}.png").write_bytes(b"not a picture")
+    with pytest.raises(InputDataError, match=r"0\.png"):
+        list(ImageReader(tmp_path, SPEC))
+
+
+def test_a_last_batch_that_is_not_full_is_filled_up(folder):
+    batches = list(ImageReader(folder, SPEC, batch=4))
+    assert [b.shape[0] for b in batches] == [4, 4]
+    np.testing.assert_array_equal(batches[1][1], batches[1][3])
+
+
+# Runs on a graph
+
+
+def test_collected_histograms_equal_a_run_by_hand(folder):
+    view = small_view()
+    reader = ImageReader(folder, SPEC)
+    calls = []
+    got = collect(view, ["x", "f"], reader, lambda *call: calls.append(call))
+    images = np.concatenate(list(reader)).astype(np.float64)
+    w, b = view.array("w").astype(np.float64), view.array("b").astype(np.float64)
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    conv = np.einsum("nchwij,ocij->nohw", windows, w) + b[:, None, None]
+    pooled = np.maximum(conv, 0).mean(axis=(2, 3))
+    assert got["x"].peak == images.max()
+    assert got["f"].peak == pytest.approx(pooled.max(), rel=1e-5)
+    assert calls[-1] == ("Calibrating", 6, 6)
+
+
+def test_passes_are_split_by_bytes_and_give_the_same(folder):
+    assert split_by_bytes({"a": 5, "b": 5, "c": 3, "d": 20}, 10) == [["a", "b"], ["c"], ["d"]]
+    view, reader = small_view(), ImageReader(folder, SPEC)
+    one = collect(view, ["x", "r", "f"], reader, silent)
+    many = collect(view, ["x", "r", "f"], reader, silent, most_bytes=1)
+    for name, histogram in one.items():
+        np.testing.assert_array_equal(histogram.counts, many[name].counts)
+
+
+def test_ranges_do_not_depend_on_the_order_of_images(folder):
+    view = small_view()
+    reader = ImageReader(folder, SPEC)
+    backwards = ImageReader(folder, SPEC)
+    backwards.files.reverse()
+    a = collect(view, ["x", "f"], reader, silent)
+    b = collect(view, ["x", "f"], backwards, silent)
+    for name, histogram in a.items():
+        np.testing.assert_array_equal(histogram.counts, b[name].counts)
+
+
+def test_layer_errors_equal_numpy(folder):
+    view = small_view()
+    placement = place_int8(view)
+    assert [view.model.graph.node[q.index].op_type for q in placement.nodes] == ["Conv", "MatMul"]
+    thresholds = {"x": 200.0, "f": 300.0}
+    reader = ImageReader(folder, SPEC)
+    errors = measure_layer_errors(view, placement, thresholds, reader, silent)
+    images = np.concatenate(list(reader)).astype(np.float64)
+    step = float(scale_for(200.0))
+    rounded = np.clip(np.rint(images / step), -128, 127) * step
+    w = view.array("w")
+    outputs = []
+    for x, weight in ((rounded, dequantized_weight(w, 0)), (images, w)):
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+        outputs.append(np.einsum("nchwij,ocij->nohw", windows, weight.astype(np.float64)))
+    error = outputs[0] - outputs[1]
+    mean = error.mean(axis=(0, 2, 3))
+    scale = np.abs(outputs[1]).max()
+    np.testing.assert_allclose(errors[0].channel_mean, mean, atol=1e-5 * scale)
+    signal = outputs[1] + view.array("b")[:, None, None]
+    noise = np.square(error).mean(axis=(0, 2, 3)) - mean**2
+    want = 10 * np.log10(np.square(signal).mean(axis=(0, 2, 3)).sum() / noise.sum())
+    assert errors[0].snr_db == pytest.approx(want, abs=0.05)
+    assert errors[placement.nodes[1].index].channel_mean.shape == (5,)
+
+
+def test_peaks_are_the_largest_magnitudes(folder):
+    view, reader = small_view(), ImageReader(folder, SPEC)
+    peaks = measure_peaks(view, reader, silent)
+    assert set(peaks) == {"c", "r", "p", "f", "y"}
+    histograms = collect(view, list(peaks), reader, silent)
+    for name, histogram in histograms.items():
+        assert peaks[name] == pytest.approx(histogram.peak, rel=1e-6)
+
+
+# Table
+
+
+def test_a_table_survives_the_file(tmp_path):
+    path = tmp_path / "ranges.json"
+    write_table(path, {"b": 0.1, "a": 3.0}, "mse")
+    assert read_table(path, ["a", "b"]) == ({"a": 3.0, "b": 0.1}, "mse")
+    assert list(json.loads(path.read_text())["thresholds"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"format": "other"}',
+        '{"format": "trtconvert-ranges", "version": 9, "thresholds": {}}',
+        '{"format": "trtconvert-ranges", "version": 1, "thresholds": {"a": -1}}',
+        '{"format": "trtconvert-ranges", "version": 1, "thresholds": {"a": NaN}}',
+        '{"format": "trtconvert-ranges", "version": 1, "thresholds": {"a": true}}',
+        '{"format": "trtconvert-ranges", "version": 1, "thresholds": {"other": 1.0}}',
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path, text):
+    path = tmp_path / "ranges.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"ranges\.json"):
+        read_table(path, ["a"])
+    with pytest.raises(UsageError):
+        read_table(tmp_path / "nowhere.json", ["a"])
+
+
+# Memory
+
+
+def test_memory_does_not_grow_with_the_number_of_images(models, images):
+    """Peak resident set of a fresh process: 48 images may take 10 % more than 12."""
+    script = textwrap.dedent("""
+        import resource, sys
+        from pathlib import Path
+        import onnx, onnxslim
+        from trtconvert.calibration.options import CalibrationOptions
+        from trtconvert.precision import typed_graph
+        from visionrt.recipe import Recipe
+        from visionrt.spec import PreprocessSpec
+        spec = PreprocessSpec.parse('{"resize": "stretch", "size": [256, 256]}')
+        recipe = Recipe("segment", "logits", spec)
+        clean = onnxslim.slim(onnx.load(sys.argv[1]))
+        options = CalibrationOptions(Path(sys.argv[2]), count=int(sys.argv[3]))
+        report = typed_graph(clean, recipe, "int8", options).calibration
+        assert report.images == int(sys.argv[3])
+        print(report.peak_rss_bytes)
+    """)
+    path = os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)
+
+    def peak(count):
+        model = str(models / "selfie_segmentation.onnx")
+        command = [sys.executable, "-c", script, model, str(images / "calib"), str(count)]
+        environment = {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return int(done.stdout)
+
+    few, many = peak(12), peak(48)
+    assert many < 1.1 * few

@@ -1,0 +1,52 @@
+"""Finds the largest absolute value of every float tensor, to keep float16 from overflowing."""
+
+from __future__ import annotations
+
+from onnx import ModelProto, TensorProto, helper
+
+from trtconvert.calibration.collect import float_output, session_for
+from trtconvert.calibration.reader import ImageReader
+from trtconvert.graph_view import FreshNames, GraphView
+from trtconvert.progress import Progress
+
+
+def measure_peaks(view: GraphView, images: ImageReader, progress: Progress) -> dict[str, float]:
+    """Largest absolute value over all images by tensor name.
+
+    The maxima are taken inside the session, so that one number per tensor leaves it.
+
+    Args:
+        view: of the float32 graph (opset 18 or newer).
+        images: read once.
+        progress: called after each image.
+    """
+    tensors = [
+        name
+        for node in view.model.graph.node
+        for name in node.output
+        if view.elem_type.get(name) == TensorProto.FLOAT and view.shape.get(name) != ()
+    ]
+    model, outputs = _with_peaks(view, tensors)
+    session = session_for(model)
+    peaks = dict.fromkeys(tensors, 0.0)
+    for done, tensor in enumerate(images, 1):
+        results = session.run(outputs, {view.inputs[0]: tensor})
+        for name, value in zip(tensors, results, strict=True):
+            peaks[name] = max(peaks[name], float(value))
+        progress("Measuring ranges", done, max(len(images), done))
+    return peaks
+
+
+def _with_peaks(view: GraphView, tensors: list[str]) -> tuple[ModelProto, list[str]]:
+    out = ModelProto()
+    out.CopyFrom(view.model)
+    names = FreshNames(out)
+    outputs = []
+    for name in tensors:
+        magnitude, peak = names(f"{name}_magnitude"), names(f"{name}_peak")
+        out.graph.node.append(helper.make_node("Abs", [name], [magnitude]))
+        out.graph.node.append(helper.make_node("ReduceMax", [magnitude], [peak], keepdims=0))
+        outputs.append(peak)
+    del out.graph.output[:]
+    out.graph.output.extend(float_output(name) for name in outputs)
+    return out, outputs

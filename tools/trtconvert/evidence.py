@@ -1,0 +1,109 @@
+"""What a conversion is judged by: the original model, and images to compare it on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from trtconvert.calibration.reader import ImageReader, image_files
+from trtconvert.options import BuildOptions
+from trtconvert.progress import Progress
+from trtconvert.verify import MaxDrop, enforce, labels_beside, verify
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
+from visionrt.heads import Frame, head_for
+from visionrt.metrics import Agreement, accumulator_for
+from visionrt.options import options_for
+from visionrt.pipeline import image_input
+from visionrt.preprocess import Preprocessor
+from visionrt.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The reference and what it is compared on.
+
+    Attributes:
+        reference: the original ONNX model, serialized: comparing with it covers every pass.
+        recipe: what the answers are and how they compare.
+        images: files; with none, synthetic images stand in.
+        labels: accepted class ids by file name, for a classifier.
+    """
+
+    reference: bytes
+    recipe: Recipe
+    images: Sequence[Path] = ()
+    labels: Mapping[str, frozenset[int]] = field(default_factory=dict)
+
+    def compare(
+        self, graph: ModelProto | bytes, progress: Progress, *, optimize: bool = False
+    ) -> Agreement:
+        """How well a graph agrees with the reference; see :func:`trtconvert.verify.verify`."""
+        candidate = graph if isinstance(graph, bytes) else graph.SerializeToString()
+        return verify(
+            self.reference,
+            candidate,
+            self.recipe,
+            self.images,
+            progress,
+            labels=self.labels,
+            optimize=optimize,
+        )
+
+    def check(self, max_drop: MaxDrop | None) -> None:
+        """Find out now, not after calibration, that the comparison cannot be made.
+
+        Raises:
+            ModelError: the reference does not run (with the node that fails), or its outputs do
+                not fit the head.
+            UsageError: bad head options, or ``max_drop`` for a metric that this task does not have.
+        """
+        if max_drop is not None:
+            metric = accumulator_for(self.recipe.task).metric if self.images else "cosine"
+            enforce(Agreement(metric, len(self.images), 1.0), max_drop)
+        backend = OnnxRuntimeBackend(self.reference)
+        try:
+            head = head_for(self.recipe, backend.outputs)
+            info = image_input(self.recipe, backend.inputs)
+            batch = info.shape[0] if isinstance(info.shape[0], int) else 1
+            size = self.recipe.preprocess.size
+            preprocess = Preprocessor(self.recipe.preprocess)
+            black = preprocess([np.zeros((*size, 3), np.uint8)])
+            outputs = backend.run({info.name: np.repeat(black, batch, axis=0)})
+            first = {name: array[:1] for name, array in outputs.items()}
+            frame = Frame(size, preprocess.geometry(*size))
+            head.decode(first, [frame], options_for(self.recipe))
+        finally:
+            backend.close()
+
+
+def evidence_in(reference: ModelProto, recipe: Recipe, folder: Path) -> Evidence:
+    """Evidence on a folder of images; labels are taken from a ``labels.csv`` in or beside it.
+
+    Raises:
+        InputDataError: no such folder, no images, or a broken ``labels.csv``.
+    """
+    labels = labels_beside(folder) if recipe.task == "classify" else {}
+    return Evidence(reference.SerializeToString(), recipe, image_files(folder), labels)
+
+
+def evidence_for(
+    reference: ModelProto, recipe: Recipe, options: BuildOptions, warnings: list[str]
+) -> Evidence:
+    """Evidence on ``--images``, else on the calibration images, else on synthetic ones.
+
+    Raises:
+        InputDataError: see :func:`evidence_in`.
+    """
+    if options.images is not None:
+        return evidence_in(reference, recipe, options.images)
+    data, calibration = reference.SerializeToString(), options.calibration
+    if calibration is None or not calibration.images:
+        return Evidence(data, recipe)
+    if options.precision in ("int8", "auto"):
+        warnings.append("verified on the calibration images; give --images for others")
+    reader = ImageReader(calibration.images, recipe.preprocess, count=calibration.count)
+    return Evidence(data, recipe, reader.files)
