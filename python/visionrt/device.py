@@ -299,7 +299,7 @@ def close_with(owner: object, close: Callable[[], None]) -> Callable[[], object]
 
 @contextlib.contextmanager
 def cuda_errors(doing: str) -> Iterator[None]:
-    """Turn PyCUDA's errors in the block into this project's.
+    """Turn the errors of PyCUDA and of the native operations in the block into this project's.
 
     Raises:
         MissingDependencyError: out of memory, or the GPU failed the call.
@@ -313,7 +313,7 @@ def cuda_errors(doing: str) -> Iterator[None]:
             got=str(error),
             fix="Close other programs on the GPU, or use a smaller batch or image.",
         ) from error
-    except cuda.Error as error:
+    except (cuda.Error, _core.DriverError) as error:
         raise MissingDependencyError(
             f"a GPU that can {doing}",
             got=str(error),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from visionrt import image_io
-from visionrt.backends.base import Backend
+from visionrt.backends.base import Backend, DeviceBackend
 from visionrt.errors import ModelError
 from visionrt.heads import Frame, head_for
 from visionrt.image_io import ImageSource
@@ -17,6 +18,9 @@ from visionrt.options import PredictOptions
 from visionrt.preprocess import Preprocessor
 from visionrt.recipe import Recipe
 from visionrt.results import ImageRef, Result
+
+if TYPE_CHECKING:
+    from visionrt.gpu_pipeline import GpuPipeline
 
 _STAGES = ("decode", "preprocess", "inference", "postprocess")
 
@@ -48,6 +52,14 @@ class Pipeline:
         self._head = head_for(recipe, backend.outputs)
         spec = recipe.preprocess
         self._lanes = LanePool(spec.tensor_shape(self.batch), spec.dtype)
+        self._gpu: GpuPipeline | None = None
+        self._gpu_problem = ""
+        if isinstance(backend, DeviceBackend):
+            from visionrt.gpu_pipeline import GpuPipeline
+
+            self._gpu_problem = backend.device_problem()
+            if not self._gpu_problem:
+                self._gpu = GpuPipeline(recipe, backend, self._preprocess, self._head)
 
     def run(
         self, images: Sequence[ImageSource], options: PredictOptions, color: str
@@ -67,15 +79,21 @@ class Pipeline:
         pixels = [image_io.decode(image, color) for image in images]
         times.append(time.perf_counter())
         with self._lanes.lane() as tensor:
-            batch = self._preprocess(pixels, color=color, out=tensor[: len(pixels)])
             frames = [Frame(p.shape[:2], self._preprocess.geometry(*p.shape[:2])) for p in pixels]
-            times.append(time.perf_counter())
-            feed = tensor if self._is_fixed else batch
-            outputs = self._backend.run({self._input.name: feed})
-            times.append(time.perf_counter())
-            if len(feed) > len(frames):
-                outputs = {name: array[: len(frames)] for name, array in outputs.items()}
-            results = list(self._head.decode(outputs, frames, options))
+            results: Sequence[Result] | None = None
+            if self._gpu is not None:
+                size = self.batch if self._is_fixed else len(pixels)
+                results = self._gpu.run(pixels, frames, options, color, size)
+                times += [times[-1], time.perf_counter()]
+            if results is None:
+                batch = self._preprocess(pixels, color=color, out=tensor[: len(pixels)])
+                times[2:] = [time.perf_counter()]
+                feed = tensor if self._is_fixed else batch
+                outputs = self._backend.run({self._input.name: feed})
+                times.append(time.perf_counter())
+                if len(feed) > len(frames):
+                    outputs = {name: array[: len(frames)] for name, array in outputs.items()}
+                results = self._head.decode(outputs, frames, options)
         times.append(time.perf_counter())
         milliseconds = [(b - a) * 1e3 / len(images) for a, b in itertools.pairwise(times)]
         for image, result in zip(images, results, strict=True):
@@ -83,11 +101,19 @@ class Pipeline:
             result.speed = dict(zip(_STAGES, milliseconds, strict=True))
             if not image_io.is_encoded(image):
                 del result.speed["decode"]
-        return results
+        return list(results)
+
+    def notes(self) -> list[str]:
+        """Lines for people about the path that frames take; none on the CPU."""
+        if self._gpu_problem:
+            return [f"frames: preprocessed and decoded on the CPU: {self._gpu_problem}"]
+        return [] if self._gpu is None else [self._gpu.note()]
 
     def close(self) -> None:
         """Refuse new calls, and wait for those under way. May be called twice."""
         self._lanes.close()
+        if self._gpu is not None:
+            self._gpu.close()
 
 
 def image_input(recipe: Recipe, inputs: Sequence[TensorInfo]) -> TensorInfo:

@@ -144,7 +144,7 @@ def spoiled() -> None:
         # Another thread may do all of that, for the mode is THREAD_LOCAL.
         _core.graph_begin(stream)
         frame.enqueue()
-        other = threading.Thread(target=lambda: memory.reserve(100))
+        other = threading.Thread(target=lambda: [memory.reserve(n) for n in (100, 1000)])
         other.start()
         other.join()
         graph = _core.Graph(_core.graph_end(stream))

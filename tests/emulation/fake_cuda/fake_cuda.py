@@ -48,7 +48,7 @@ def calls(name: str) -> int:
 def fail(name: str, nth: int, result: int, *, times: int = 1) -> None:
     """Make the ``nth`` next call of a function, and those right after it, fail with a CUresult.
 
-    PyCUDA collects garbage and asks once more when memory is short: use ``times=2`` there.
+    PyCUDA collects garbage and asks once more when device memory is short: use ``times=2`` there.
     """
     for _ in range(times):
         library().fake_cuda_fail(name.encode(), nth, result)

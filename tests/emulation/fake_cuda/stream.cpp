@@ -22,11 +22,6 @@ std::vector<std::shared_ptr<Queue>> queues_of(CUcontext context) {
 }
 
 CUresult drain(CUcontext context, Lock& lock, bool skips_running) {
-  for (CUstream stream : state().streams) {
-    if (stream->capture && stream->queue->context == context) {
-      return invalidate(*stream->capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
-    }
-  }
   CUresult result = context->lost;
   for (const auto& queue : queues_of(context)) {
     if (skips_running && queue->running) continue;
@@ -116,7 +111,15 @@ CUresult advance(const std::shared_ptr<Queue>& queue, std::uint64_t position, Lo
   return context->lost;
 }
 
-CUresult drain_context(CUcontext context, Lock& lock) { return drain(context, lock, false); }
+CUresult drain_context(CUcontext context, Lock& lock) {
+  // Whatever the mode and the thread: a capturing stream cannot be waited for.
+  for (CUstream stream : state().streams) {
+    if (stream->capture && stream->queue->context == context) {
+      return invalidate(*stream->capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    }
+  }
+  return drain(context, lock, false);
+}
 
 CUresult drain_idle_streams(CUcontext context, Lock& lock) { return drain(context, lock, true); }
 
