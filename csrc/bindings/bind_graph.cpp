@@ -26,6 +26,9 @@ void bind_graph(py::module_& m) {
            "work, for later launches. Returns '', or why it cannot, when nothing changed.")
       .def("close", &Graph::close, Unlocked(), "Releases it. May be called twice.");
 
+  m.def("wait_for_stream", &graph::wait_for_stream, py::arg("waiter"), py::arg("other"), Unlocked(),
+        "Lets later work on one stream start only after what is queued on another now. Does not\n"
+        "block. Raises DriverError.");
   m.def("graph_begin", &graph::begin_recording, py::arg("stream"), Unlocked(),
         "Starts to record what this thread queues on a stream (an integer handle) instead of\n"
         "running it. Its context must be current, here and in every call on graphs. Until\n"

@@ -85,7 +85,11 @@ GraphDriver load_graph_driver() {
                         resolve(library, "cuGraphGetNodes", t.cuGraphGetNodes, p) &&
                         resolve(library, "cuGraphNodeGetType", t.cuGraphNodeGetType, p) &&
                         resolve(library, "cuGraphDestroy", t.cuGraphDestroy, p) &&
-                        resolve(library, "cuGraphExecDestroy", t.cuGraphExecDestroy, p);
+                        resolve(library, "cuGraphExecDestroy", t.cuGraphExecDestroy, p) &&
+                        resolve(library, "cuEventCreate", t.cuEventCreate, p) &&
+                        resolve(library, "cuEventRecord", t.cuEventRecord, p) &&
+                        resolve(library, "cuStreamWaitEvent", t.cuStreamWaitEvent, p) &&
+                        resolve(library, "cuEventDestroy_v2", t.cuEventDestroy, p);
   if (!complete) throw DriverError(p);
   return t;
 }

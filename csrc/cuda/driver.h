@@ -14,6 +14,7 @@ using CuContext = struct CuContextOpaque*;
 using CuStream = struct CuStreamOpaque*;
 using CuLibrary = struct CuLibraryOpaque*;
 using CuKernel = struct CuKernelOpaque*;
+using CuEvent = struct CuEventOpaque*;
 using CuGraph = struct CuGraphOpaque*;
 using CuGraphNode = struct CuGraphNodeOpaque*;
 using CuGraphExec = struct CuGraphExecOpaque*;
@@ -55,6 +56,10 @@ struct GraphDriver {
   CuResult (*cuGraphNodeGetType)(CuGraphNode node, int* type);
   CuResult (*cuGraphDestroy)(CuGraph graph);
   CuResult (*cuGraphExecDestroy)(CuGraphExec exec);
+  CuResult (*cuEventCreate)(CuEvent* event, unsigned flags);
+  CuResult (*cuEventRecord)(CuEvent event, CuStream stream);
+  CuResult (*cuStreamWaitEvent)(CuStream stream, CuEvent event, unsigned flags);
+  CuResult (*cuEventDestroy)(CuEvent event);
 };
 
 // The resolved driver. Throws DriverError (cuda/launch.h) when it cannot be used.

@@ -63,6 +63,20 @@ void discard_recording(cuda::StreamHandle stream) {
   if (graph != nullptr) graph_driver().cuGraphDestroy(graph);
 }
 
+void wait_for_stream(cuda::StreamHandle waiter, cuda::StreamHandle other) {
+  constexpr unsigned kDisableTiming = 2;  // CU_EVENT_DISABLE_TIMING
+  const auto& d = graph_driver();
+  cuda::CuEvent event = nullptr;
+  cuda::check(d.cuEventCreate(&event, kDisableTiming), "cuEventCreate");
+  const cuda::CuResult recorded = d.cuEventRecord(event, as_stream(other));
+  const cuda::CuResult waits =
+      recorded == 0 ? d.cuStreamWaitEvent(as_stream(waiter), event, 0) : recorded;
+  // The wait stays queued: the driver frees the event when it is over.
+  d.cuEventDestroy(event);
+  cuda::check(recorded, "cuEventRecord");
+  cuda::check(waits, "cuStreamWaitEvent");
+}
+
 Recording::Recording(cuda::StreamHandle stream) {
   cuda::check(graph_driver().cuStreamEndCapture(as_stream(stream), &graph_), "cuStreamEndCapture");
 }

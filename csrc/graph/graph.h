@@ -25,6 +25,10 @@ void begin_recording(cuda::StreamHandle stream);
 // Ends and discards a recording, after an error. Does nothing where the stream is not recording.
 void discard_recording(cuda::StreamHandle stream);
 
+// Lets later work on `waiter` start only after what is queued on `other` now. Does not block.
+// Either may be 1 or 2, the default streams, and `other` one that some other library made.
+void wait_for_stream(cuda::StreamHandle waiter, cuda::StreamHandle other);
+
 // Recorded work. Move-only.
 class Recording {
  public:

@@ -34,6 +34,7 @@ __all__: list[str] = [
     "has_kernels",
     "nms",
     "nms_batched",
+    "wait_for_stream",
 ]
 
 class Geometry:
@@ -411,4 +412,13 @@ def nms_batched(
     """
     NMS of a batch on the CPU: boxes float32 [batch, n, 4], of which counts[i] are read.
     Returns (int32 [batch, max_det] padded with -1, int32 [batch]). Releases the GIL.
+    """
+
+def wait_for_stream(
+    waiter: typing.SupportsInt | typing.SupportsIndex,
+    other: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Lets later work on one stream start only after what is queued on another now. Does not
+    block. Raises DriverError.
     """

@@ -7,25 +7,31 @@ pipeline on the CPU, given equal engine outputs.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visionrt import _core
 from visionrt.backends.base import DeviceBackend, DeviceLane
 from visionrt.device import close_with, cuda_errors
 from visionrt.errors import InputDataError
 from visionrt.gpu_boxes import BoxBlock, DeviceBoxHead
 from visionrt.gpu_graphs import GraphCache
+from visionrt.gpu_images import DeviceImage
 from visionrt.heads import Frame, Head
 from visionrt.options import PredictOptions
 from visionrt.preprocess import Preprocessor
 from visionrt.recipe import Recipe
 from visionrt.results import Result
 
-_ROW_ALIGNMENT = 256  # of each image in the staging memory
+Pixels: TypeAlias = NDArray[np.uint8] | DeviceImage
+
+_IMAGE_ALIGNMENT = 256  # of each image in the staging memory
 
 
 class GpuPipeline:
@@ -52,7 +58,7 @@ class GpuPipeline:
 
     def run(
         self,
-        pixels: Sequence[NDArray[np.uint8]],
+        pixels: Sequence[Pixels],
         frames: Sequence[Frame],
         options: PredictOptions,
         color: str,
@@ -61,7 +67,8 @@ class GpuPipeline:
         """One result per image, or None where the engine has outputs of unknown shape; blocks.
 
         Args:
-            pixels: uint8 (height, width, 3), any strides.
+            pixels: uint8 (height, width, 3), any strides, in host or in device memory. The latter
+                are not copied, and must not change until this returns.
             frames: of the same images.
             options: thresholds and filters.
             color: channel order of ``pixels``.
@@ -135,7 +142,7 @@ class LaneFrames:
 
     def run(
         self,
-        pixels: Sequence[NDArray[np.uint8]],
+        pixels: Sequence[Pixels],
         frames: Sequence[Frame],
         options: PredictOptions,
         color: str,
@@ -183,22 +190,27 @@ class LaneFrames:
         return is_planned
 
     def _prepare(
-        self, pixels: Sequence[NDArray[np.uint8]], options: PredictOptions, color: str
+        self, pixels: Sequence[Pixels], options: PredictOptions, color: str
     ) -> tuple[_Work, NDArray[np.uint8]]:
         """Stage the images and make room for everything: recorded work must not allocate."""
-        sizes = [(p.shape[0], p.shape[1]) for p in pixels]
         starts, end = [], 0
-        for height, width in sizes:
+        for image in pixels:
             starts.append(end)
-            end += -(-height * width * 3 // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
+            if not isinstance(image, DeviceImage):
+                end += math.ceil(image.size / _IMAGE_ALIGNMENT) * _IMAGE_ALIGNMENT
         staged = self._staged.array((end,), np.uint8)
-        for image, start in zip(pixels, starts, strict=True):
-            np.copyto(staged[start : start + image.size].reshape(image.shape), image)
         source = self._source.reserve(end)
-        images = tuple(
-            (source + start, height, width, 3 * width)
-            for start, (height, width) in zip(starts, sizes, strict=True)
-        )
+        images = []
+        for image, start in zip(pixels, starts, strict=True):
+            if isinstance(image, DeviceImage):
+                images.append((image.address, image.height, image.width, image.row_bytes))
+                if image.stream is not None:
+                    self._wait_for(image.stream)
+            else:
+                np.copyto(staged[start : start + image.size].reshape(image.shape), image)
+                height, width = image.shape[:2]
+                images.append((source + start, height, width, 3 * width))
+        sizes = [(height, width) for _, height, width, _ in images]
         try:
             workspace_bytes = self._plan.cuda_workspace_bytes(sizes)
         except ValueError as error:
@@ -212,9 +224,14 @@ class LaneFrames:
         fits = options.classes is None and all(t.dtype == np.float32 for t in outputs.values())
         if self._boxes is not None and fits:
             addresses += self._boxes.reserve(outputs, len(pixels), options)
-            return _Work(images, color, addresses, options), staged
+            return _Work(tuple(images), color, addresses, options), staged
         addresses += tuple(a.ctypes.data for a in self._lane.host_outputs().values())
-        return _Work(images, color, addresses, None), staged
+        return _Work(tuple(images), color, addresses, None), staged
+
+    def _wait_for(self, stream: int) -> None:
+        """Queue a wait for what the owner of an image has queued; nothing on the host waits."""
+        with cuda_errors("wait for another stream"):
+            _core.wait_for_stream(self._lane.stream.handle, stream)
 
     def _enqueue(self, work: _Work, staged: NDArray[np.uint8]) -> None:
         """Queue the whole frame."""

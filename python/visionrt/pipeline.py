@@ -7,9 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from visionrt import image_io
 from visionrt.backends.base import Backend, DeviceBackend
-from visionrt.errors import ModelError
+from visionrt.errors import InputDataError, ModelError
+from visionrt.gpu_images import DeviceImage, device_image, is_on_device
 from visionrt.heads import Frame, head_for
 from visionrt.image_io import ImageSource
 from visionrt.lanes import LanePool
@@ -20,7 +24,7 @@ from visionrt.recipe import Recipe
 from visionrt.results import ImageRef, Result
 
 if TYPE_CHECKING:
-    from visionrt.gpu_pipeline import GpuPipeline
+    from visionrt.gpu_pipeline import GpuPipeline, Pixels
 
 _STAGES = ("decode", "preprocess", "inference", "postprocess")
 
@@ -76,7 +80,7 @@ class Pipeline:
             UsageError: closed.
         """
         times = [time.perf_counter()]
-        pixels = [image_io.decode(image, color) for image in images]
+        pixels = [self._pixels(image, color) for image in images]
         times.append(time.perf_counter())
         with self._lanes.lane() as tensor:
             frames = [Frame(p.shape[:2], self._preprocess.geometry(*p.shape[:2])) for p in pixels]
@@ -86,7 +90,8 @@ class Pipeline:
                 results = self._gpu.run(pixels, frames, options, color, size)
                 times += [times[-1], time.perf_counter()]
             if results is None:
-                batch = self._preprocess(pixels, color=color, out=tensor[: len(pixels)])
+                host = [_on_host(image) for image in pixels]
+                batch = self._preprocess(host, color=color, out=tensor[: len(pixels)])
                 times[2:] = [time.perf_counter()]
                 feed = tensor if self._is_fixed else batch
                 outputs = self._backend.run({self._input.name: feed})
@@ -103,6 +108,9 @@ class Pipeline:
                 del result.speed["decode"]
         return list(results)
 
+    def _pixels(self, image: ImageSource, color: str) -> Pixels:
+        return device_image(image) if is_on_device(image) else image_io.decode(image, color)
+
     def notes(self) -> list[str]:
         """Lines for people about the path that frames take; none on the CPU."""
         if self._gpu_problem:
@@ -114,6 +122,16 @@ class Pipeline:
         self._lanes.close()
         if self._gpu is not None:
             self._gpu.close()
+
+
+def _on_host(image: Pixels) -> NDArray[np.uint8]:
+    if isinstance(image, DeviceImage):
+        raise InputDataError(
+            "an image in host memory, for frames are preprocessed on the CPU here",
+            got="a GPU array",
+            fix="Copy it to the host, or load the model on the GPU.",
+        )
+    return image
 
 
 def image_input(recipe: Recipe, inputs: Sequence[TensorInfo]) -> TensorInfo:

@@ -88,9 +88,18 @@ def library_running(
         def __init__(self, engine: Any) -> None:
             super().__init__(engine)
             self._callbacks: list[Any] = []  # a graph may call them as long as the context lives
+            self._changes = 0
 
         def is_stream_capturable(self, stream: int) -> bool:
             return capturable
+
+        def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+            self._changes += 1
+            return bool(super().set_optimization_profile_async(profile_index, stream_handle))
+
+        def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+            self._changes += tuple(shape) != self._shapes.get(name)
+            return bool(super().set_input_shape(name, shape))
 
         def get_tensor_shape(self, name: str) -> Any:
             if name in self._shapes or name in self._engine.spec.data_dependent:
@@ -118,8 +127,12 @@ def library_running(
         def _run_later(
             self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]
         ) -> Callable[[Any], None]:
+            made_at = self._changes
+
             def run(_: Any) -> None:
                 try:
+                    # TensorRT's rule for graphs recorded from a context with memory of its own.
+                    assert made_at == self._changes, "a graph outlived a change of its context"
                     feeds = {}
                     for name, shape in shapes.items():
                         feeds[name] = np.empty(shape, self._dtype(name))

@@ -37,7 +37,7 @@ from real_models import (
 from test_tensorrt_backend import rtx_plan
 
 import visionrt
-from visionrt.errors import MissingDependencyError
+from visionrt.errors import InputDataError, MissingDependencyError
 from visionrt.manifest import PlanInfo
 from visionrt.recipe import Recipe
 from visionrt.spec import PreprocessSpec
@@ -384,6 +384,113 @@ def no_close() -> None:
     _kept.append(stack)
 
 
+def test_the_double_has_no_name_that_the_bindings_lack(fake_gpu: FakeGpu) -> None:
+    fake_gpu.run(double_names)
+
+
+def double_names() -> None:
+    import tensorrt_rtx as real
+
+    spec = device_engines.engine_spec(device_engines.Session(mean_color_model()))
+    library = device_engines.library_running(spec)
+    runtime = library.Runtime(type("Logger", (real.ILogger,), {"log": lambda *_: None})())
+    context = runtime.deserialize_cuda_engine
+    kinds = [type(runtime), *type(runtime).__mro__]
+    assert context is not None
+    names = {n for kind in kinds[:-1] for n in vars(kind) if not n.startswith("_")} - {"spec"}
+    assert "deserialize_cuda_engine" in names
+    assert {n for n in names if not hasattr(real.Runtime, n)} == set()
+    for name in ("is_stream_capturable", "execute_async_v3", "set_input_shape", "infer_shapes"):
+        assert hasattr(real.IExecutionContext, name)
+
+
+def test_alternating_batches_never_replay_a_stale_graph(
+    fake_gpu: FakeGpu, emulated_kernels: Path
+) -> None:
+    fake_gpu.run(alternating_batches, kernels=emulated_kernels)
+
+
+def alternating_batches() -> None:
+    images = random_images(3)
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        for count in (1, 1, 1, 2, 2, 2, 1, 1, 3, 1, 1, 2, 2, 2):
+            for got, wanted in zip(gpu(images[:count]), cpu(images[:count]), strict=True):
+                assert_same(got, wanted)
+        assert fake_cuda.calls("cuGraphLaunch") > 5
+        # The back end's own call changes the same execution context.
+        tensor = np.zeros((3, 3, SIZE, SIZE), np.float32)
+        for count in (2, 2, 1, 1, 1):
+            for got, wanted in zip(gpu(images[:count]), cpu(images[:count]), strict=True):
+                assert_same(got, wanted)
+            gpu.backend.run({"image": tensor})
+
+
+def test_gpu_arrays_are_read_where_they_lie(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(gpu_arrays, defers=True, kernels=emulated_kernels)
+
+
+class GpuArray:
+    """A (h, w, 3) uint8 image in device memory, written on a stream of its own."""
+
+    def __init__(self, image: np.ndarray, *, row_gap: int = 0, synchronised: bool = False) -> None:
+        from visionrt.device import open_device
+
+        device = open_device(0)
+        height, width, _ = image.shape
+        self.memory, self.pinned, self.stream = device.buffer(), device.pinned(), device.stream()
+        row_bytes = 3 * width + row_gap
+        rows = self.pinned.array((height, row_bytes), np.uint8)
+        rows[:, : 3 * width] = image.reshape(height, -1)
+        address = self.memory.reserve(rows.nbytes)
+        with device.current():
+            device.copy_to_device(address, rows, self.stream)
+            if synchronised:
+                self.stream.synchronize()
+        self.__cuda_array_interface__ = {
+            "version": 3,
+            "shape": image.shape,
+            "typestr": "|u1",
+            "data": (address, False),
+            "strides": (row_bytes, 3, 1) if row_gap else None,
+            "stream": None if synchronised else self.stream.handle,
+        }
+
+    def close(self) -> None:
+        for owned in (self.stream, self.memory, self.pinned):
+            owned.close()
+
+
+def gpu_arrays() -> None:
+    images = random_images(4)
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        for row_gap in (0, 7):
+            for synchronised in (False, True):
+                options = {"row_gap": row_gap, "synchronised": synchronised}
+                for image in images:
+                    array = GpuArray(image, **options)
+                    copied = fake_cuda.calls("cuMemcpyHtoDAsync")
+                    assert_same(gpu(array), cpu(image))
+                    assert fake_cuda.calls("cuMemcpyHtoDAsync") == copied
+                    array.close()
+        # Beside images in host memory, and in the second frame of a size, which is replayed.
+        for _ in range(3):
+            array = GpuArray(images[0])
+            for got, wanted in zip(gpu([array, images[1]]), cpu(images[:2]), strict=True):
+                assert_same(got, wanted)
+            array.close()
+        array = GpuArray(images[0])
+        message = "load the model on the GPU"
+        with pytest.raises(InputDataError, match=message):
+            cpu(array)
+        array.__cuda_array_interface__["typestr"] = "<f4"
+        with pytest.raises(InputDataError, match="uint8 and shape"):
+            gpu(array)
+        array.__cuda_array_interface__ |= {"typestr": "|u1", "strides": (1000, 4, 1)}
+        with pytest.raises(InputDataError, match="contiguous pixels"):
+            gpu(array)
+        array.close()
+
+
 def test_a_fixed_batch_and_a_classifier(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
     fake_gpu.run(fixed_batch, kernels=emulated_kernels)
 
@@ -395,6 +502,7 @@ def fixed_batch() -> None:
             assert_same(got, wanted)
         assert_same(gpu(images[0]), cpu(images[0]))
     with both(mean_color_model(), MEAN_COLOR_RECIPE) as (gpu, cpu):
-        for image in (*images, images[0], images[0]):
-            assert_same(gpu(image), cpu(image))
+        pairs = [(gpu(image), cpu(image)) for image in (*images, images[0], images[0])]
+        for got, wanted in pairs:
+            assert_same(got, wanted)
         assert "outputs on the CPU, CUDA graphs" in gpu.explain()
