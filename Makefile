@@ -15,11 +15,11 @@ CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu'
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.tools: pyproject.toml tools/dev/check_system.py
+$(VENV)/.tools: Makefile pyproject.toml tools/dev/check_system.py
 	@$(PYTHON) tools/dev/check_system.py
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the build tools into $(VENV)"
-	@$(PIP) --upgrade 'pip>=24' 'scikit-build-core>=0.11' 'pybind11==3.1.0' 'cython>=3.0.11' 'numpy>=1.26' 'cmake>=3.25' 'ninja>=1.11'
+	@$(PIP) --upgrade 'pip>=24' setuptools 'scikit-build-core>=0.11' 'pybind11==3.1.0' 'cython>=3.0.11' 'numpy>=1.26' 'cmake>=3.25' 'ninja>=1.11'
 	@$(PY) tools/dev/nvcc.py --path >/dev/null || { \
 	  echo "No CUDA toolkit here: installing nvcc from PyPI"; \
 	  $(PIP) 'nvidia-cuda-nvcc==13.*' 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-cccl==13.*'; }

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from visionrt.preprocess import Preprocessor
 
 from harness import OURS, Case
+from visionrt.preprocess import Preprocessor
 from visionrt.spec import PreprocessSpec
 
 

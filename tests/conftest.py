@@ -6,6 +6,7 @@ The summary of each run names the checks that did not run because the machine ha
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts background jobs with SIGINT ignored, and children inherit that: the tests that
+    # interrupt a tool would wait for ever.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU with its driver")
     config.addinivalue_line("markers", "slow: takes more than about ten seconds")
     config.stash[_NEEDS_GPU] = []

@@ -260,25 +260,28 @@ class OutputCosine:
     """Mean cosine of raw float outputs: over the outputs of an image, then over images.
 
     Two outputs that are all zeros have cosine 1; a candidate with NaN or infinity has 0.
+    ``broken`` counts the images on which only the candidate gives NaN or infinity.
     """
 
     def __init__(self) -> None:
         self._images = 0
         self._sum = 0.0
-        self.non_finite = 0
+        self.broken = 0
 
     def update(
         self, reference: Mapping[str, NDArray[Any]], candidate: Mapping[str, NDArray[Any]]
     ) -> None:
         """Take the outputs of one image, by name."""
         cosines = []
+        is_broken = False
         for name, array in reference.items():
             if array.dtype.kind != "f":
                 continue
             other = candidate[name]
             is_finite = bool(np.isfinite(other).all())
-            self.non_finite += int(not is_finite)
+            is_broken |= not is_finite and bool(np.isfinite(array).all())
             cosines.append(cosine(array, other) if is_finite else 0.0)
+        self.broken += is_broken
         if cosines:
             self._images += 1
             self._sum += sum(cosines) / len(cosines)

@@ -179,4 +179,4 @@ def test_output_cosine_averages_outputs_then_images():
     assert total.mean() == pytest.approx(0.5)
     total.update({"a": one, "b": one}, {"a": one, "b": np.float32([np.nan, 0])})
     assert total.mean() == pytest.approx(0.5)
-    assert total.non_finite == 1
+    assert total.broken == 1

@@ -191,6 +191,31 @@ def test_an_operator_whose_schema_has_no_float16_stays_float32():
     run(typed, np.ones((1, 4, 4), np.float32), np.ones((1, 1, 4), np.float32))
 
 
+def test_an_operator_whose_type_is_an_attribute_stays_float32():
+    model = graph(
+        "g (float[1,4] x, int64[2] n) => (float[A,B] y) { a = Sigmoid(x)\n"
+        " c = ConstantOfShape<value = float[1] {0.5}>(n)\n y = Mul(a, c) }"
+    )
+    typed, found = precisions(model)
+    assert found == {"a": "fp16", "c": "fp32", "y": "fp16"}
+    run(typed, np.ones((1, 4), np.float32), np.int64([3, 4]))
+
+
+def test_dequantize_follows_its_scale_in_every_opset():
+    for opset in (19, 21, 23):
+        model = onnx.parser.parse_model(
+            f'<ir_version: 10, opset_import: ["": {opset}]> g (float[1,3] x) => (float[1,3] y) '
+            "{ a = Sigmoid(x)\n q = QuantizeLinear(a, s, z)\n d = DequantizeLinear(q, s, z)\n"
+            " y = Tanh(d) }"
+        )
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(0.0078125), "s"))
+        model.graph.initializer.append(numpy_helper.from_array(np.int8(0), "z"))
+        typed, found = precisions(model)
+        assert set(found.values()) == {"fp16"}
+        types = {t.data_type for t in typed.graph.initializer}
+        assert types == {TensorProto.FLOAT16, TensorProto.INT8}
+
+
 def test_data_movement_follows_what_it_reads():
     model = graph(
         "g (float[1,4] x) => (float[2,2] y) { a = Reshape(x, s)\n b = Sigmoid(a)\n"
@@ -211,18 +236,14 @@ def test_an_unknown_domain_stays_float32():
     assert precisions(model)[1] == {"a": "fp16", "b": "fp32", "y": "fp16"}
 
 
-def test_qdq_pairs_take_float16_scales():
-    model = onnx.parser.parse_model(
-        '<ir_version: 9, opset_import: ["": 19]> g (float[1,3] x) => (float[1,3] y) '
-        "{ a = Sigmoid(x)\n q = QuantizeLinear(a, s, z)\n d = DequantizeLinear(q, s, z)\n"
-        " y = Tanh(d) }"
+def test_qdq_pairs_of_an_older_opset_keep_float32_scales():
+    model = graph(
+        "g (float[1,3] x) => (float[1,3] y) { a = Sigmoid(x)\n q = QuantizeLinear(a, s, z)\n"
+        " d = DequantizeLinear(q, s, z)\n y = Tanh(d) }",
+        s=np.float32(0.0078125),
+        z=np.int8(0),
     )
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.0078125), "s"))
-    model.graph.initializer.append(numpy_helper.from_array(np.int8(0), "z"))
-    typed, found = precisions(model)
-    assert set(found.values()) == {"fp16"}
-    types = sorted(t.data_type for t in typed.graph.initializer)
-    assert types == sorted([TensorProto.FLOAT16, TensorProto.INT8])
+    assert precisions(model)[1] == {"a": "fp16", "q": "fp32", "d": "fp32", "y": "fp16"}
 
 
 def test_a_graph_that_is_float16_already_is_left_alone():

@@ -189,10 +189,15 @@ def test_heads_and_unlike_things_stay_float():
         ("g (float[1,4,1,1] x) => (float[1,4,1,1] y) { y = Conv(x, w) }", "1x1"),
         ("g (float[1,4,5,5] x) => (float[1,4,5,5] y) { y = ConvTranspose(x, w) }", "transposed"),
         ("g (float[1,4,5,5] x) => (float[1,4,5,5] y) { v = Abs(w)\n y = Conv(x, v) }", "computed"),
+        (
+            "g (float[1,4,5,5] x) => (float[1,4,5,5] y) { q = QuantizeLinear(x, s)\n"
+            " d = DequantizeLinear(q, s)\n y = Conv(d, w) }",
+            "quantized already",
+        ),
     ],
 )
 def test_what_stays_float_and_why(text, reason):
-    placement = place_int8(view_of(text, w=normal(4, 4, 1, 1)))
+    placement = place_int8(view_of(text, w=normal(4, 4, 1, 1), s=np.float32(0.1)))
     assert not placement.nodes
     assert reason in placement.decisions[-1].reason
 

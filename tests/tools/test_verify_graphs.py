@@ -124,12 +124,12 @@ def test_synthetic_images_are_the_same_each_time_and_differ():
     assert not np.array_equal(a[0], a[1])
 
 
-def test_outputs_that_are_not_finite_are_told(pictures):
+def test_outputs_that_are_not_finite_agree_with_nothing(pictures):
     model = tiny_classifier()
     broken = changed(model, "b", lambda b: b * np.inf)
     found = verify(data_of(model), data_of(broken), TINY, sorted(pictures.iterdir()))
     assert any("NaN" in warning for warning in found.warnings)
-    assert found.cosine == 0.0
+    assert (found.agreement, found.cosine) == (0.0, 0.0)
 
 
 def test_labels_are_read_and_wrong_ones_refused(tmp_path, images):

@@ -125,22 +125,28 @@ def drop_unused_initializers(graph: GraphProto) -> None:
 
 
 def lift_constants(model: ModelProto) -> ModelProto:
-    """A copy in which every tensor-valued ``Constant`` node is an initializer."""
+    """The model with every tensor-valued ``Constant`` node as an initializer; a copy if any is."""
+    if not any(_constant_value(node) is not None for node in model.graph.node):
+        return model
     out = ModelProto()
     out.CopyFrom(model)
     graph = out.graph
     nodes = []
     for node in graph.node:
-        value = attribute(node, "value", None)
-        if node.op_type == "Constant" and isinstance(value, TensorProto):
-            constant = graph.initializer.add()
-            constant.CopyFrom(value)
-            constant.name = node.output[0]
-        else:
+        value = _constant_value(node)
+        if value is None:
             nodes.append(node)
-    if len(nodes) != len(graph.node):
-        replace_nodes(graph, nodes)
+            continue
+        constant = graph.initializer.add()
+        constant.CopyFrom(value)
+        constant.name = node.output[0]
+    replace_nodes(graph, nodes)
     return out
+
+
+def _constant_value(node: NodeProto) -> TensorProto | None:
+    value = attribute(node, "value", None) if node.op_type == "Constant" else None
+    return value if isinstance(value, TensorProto) else None
 
 
 def refuse_subgraphs(model: ModelProto) -> None:

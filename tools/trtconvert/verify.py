@@ -57,7 +57,8 @@ def verify(
         candidate: what to measure.
         recipe: of both.
         images: files; each is decoded and preprocessed once for both. With none, the raw outputs
-            are compared on synthetic images: metric ``cosine``, ``images`` 0, and a warning.
+            are compared on synthetic images: metric ``cosine``, ``images`` 0, and a warning. An
+            image on which only the candidate gives NaN or infinity is one without agreement.
         progress: called after each image.
         labels: accepted class ids by file name; adds ``labelled``, ``correct_reference`` and
             ``correct_candidate`` to the details of a classifier.
@@ -132,11 +133,15 @@ class _Pair:
         if labelled:
             details |= {"labelled": labelled}
             details |= {"correct_reference": correct[0], "correct_candidate": correct[1]}
-        warnings = [*skipped, *self._cosine_warnings()]
+        warnings = [*skipped, *self._broken_warnings()]
         if out.details.get("boxes_reference") == 0 or out.details.get("keypoints_reference") == 0:
             warnings.append("FP32 found nothing on these images: give some the model is for")
         return dataclasses.replace(
-            out, cosine=self._cosine.mean(), details=details, warnings=tuple(warnings)
+            out,
+            agreement=out.agreement * self._sound_share(out.images),
+            cosine=self._cosine.mean(),
+            details=details,
+            warnings=tuple(warnings),
         )
 
     def on_synthetic_images(self, progress: Progress) -> Agreement:
@@ -151,7 +156,7 @@ class _Pair:
             0,
             max(0.0, mean if mean is not None else 1.0),
             cosine=mean,
-            warnings=(warning, *self._cosine_warnings()),
+            warnings=(warning, *self._broken_warnings()),
         )
 
     def _outputs(self, tensor: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
@@ -165,9 +170,13 @@ class _Pair:
         outputs = backend.run({self._input: feed})
         return {name: array[:1] for name, array in outputs.items()}
 
-    def _cosine_warnings(self) -> list[str]:
-        count = self._cosine.non_finite
-        return [f"{count} outputs held NaN or infinity"] if count else []
+    def _sound_share(self, images: int) -> float:
+        # NaN where FP32 has numbers agrees with nothing, whatever class an argmax makes of it.
+        return 1 - self._cosine.broken / images if images else 1.0
+
+    def _broken_warnings(self) -> list[str]:
+        count = self._cosine.broken
+        return [f"NaN or infinity on {count} images where FP32 gives numbers"] if count else []
 
 
 def synthetic_images(size_hw: tuple[int, int]) -> list[NDArray[np.uint8]]:

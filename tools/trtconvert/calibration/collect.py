@@ -1,8 +1,8 @@
 """Runs the float32 graph on calibration images and keeps histograms of chosen tensors.
 
-The tensors are extra outputs of an ONNX Runtime session; after each image they are counted and
+The tensors are outputs of an ONNX Runtime session; after each image they are counted and
 dropped. Where all of them together would need more than ``MOST_BYTES``, they are measured in
-several passes over the images, each with a session that ends at its last tensor.
+several passes over the images, each with a graph that ends at its last tensor.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import onnxruntime as ort
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from trtconvert.calibration.histogram import Histogram
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.graph_view import GraphView
 from trtconvert.progress import Progress
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
 MOST_BYTES = 256 << 20
 
@@ -47,17 +47,21 @@ def collect(
     total, done = len(images) * len(groups), 0
     for group in groups:
         inner = [name for name in group if name not in view.inputs]
-        session = session_for(with_outputs(view.model, inner)) if inner else None
+        backend = _backend_for(view, inner) if inner else None
         for tensor in images:
             for name in set(group) - set(inner):
                 histograms[name].update(tensor)
-            if session is not None:
-                results = session.run(inner, {view.inputs[0]: tensor})
-                for name in reversed(inner):
-                    histograms[name].update(results.pop())
+            if backend is not None:
+                results = backend.run({view.inputs[0]: tensor})
+                for name in inner:
+                    histograms[name].update(results.pop(name))
             done += 1
             progress("Calibrating", done, max(total, done))
     return histograms
+
+
+def _backend_for(view: GraphView, names: Sequence[str]) -> OnnxRuntimeBackend:
+    return OnnxRuntimeBackend(with_outputs(view.model, names).SerializeToString())
 
 
 def split_by_bytes(sizes: Mapping[str, int], most_bytes: int) -> list[list[str]]:
@@ -100,13 +104,3 @@ def with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
 def float_output(name: str) -> ValueInfoProto:
     """A float32 graph output of unstated shape."""
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-
-
-def session_for(model: ModelProto) -> ort.InferenceSession:
-    """A quiet CPU session that runs Q/DQ pairs as they are written, without integer kernels."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )

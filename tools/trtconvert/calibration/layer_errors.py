@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from trtconvert.calibration.collect import float_output, session_for
+from trtconvert.calibration.collect import float_output
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.graph_view import FreshNames, GraphView, replace_nodes
 from trtconvert.passes.placement import Placement, QuantizedNode
 from trtconvert.passes.quantize_weights import dequantized_weight, scale_for
 from trtconvert.progress import Progress
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,19 @@ def measure_layer_errors(
         progress: called after each image.
     """
     graph = _DifferenceGraph(view, placement, thresholds)
-    session = session_for(graph.model)
-    sums = [np.zeros(1)] * len(graph.outputs)
+    outputs, data = graph.outputs, graph.model.SerializeToString()
+    # The weights are in it twice: let go of one form before the session makes another.
+    del graph
+    backend = OnnxRuntimeBackend(data)
+    del data
+    sums = [np.zeros(1)] * len(outputs)
     runs = 0
     for tensor in images:
-        results = session.run(graph.outputs, {view.inputs[0]: tensor})
-        sums = [total + r.astype(np.float64) for total, r in zip(sums, results, strict=True)]
+        results = backend.run({view.inputs[0]: tensor})
+        sums = [
+            total + results[name].astype(np.float64)
+            for total, name in zip(sums, outputs, strict=True)
+        ]
         runs += 1
         progress("Measuring layers", runs, max(len(images), runs))
     means = [total / runs for total in sums]

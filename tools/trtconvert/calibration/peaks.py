@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from onnx import ModelProto, TensorProto, helper
 
-from trtconvert.calibration.collect import float_output, session_for
+from trtconvert.calibration.collect import float_output
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.graph_view import FreshNames, GraphView
 from trtconvert.progress import Progress
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
 
 def measure_peaks(view: GraphView, images: ImageReader, progress: Progress) -> dict[str, float]:
@@ -27,12 +28,12 @@ def measure_peaks(view: GraphView, images: ImageReader, progress: Progress) -> d
         if view.elem_type.get(name) == TensorProto.FLOAT and view.shape.get(name) != ()
     ]
     model, outputs = _with_peaks(view, tensors)
-    session = session_for(model)
+    backend = OnnxRuntimeBackend(model.SerializeToString())
     peaks = dict.fromkeys(tensors, 0.0)
     for done, tensor in enumerate(images, 1):
-        results = session.run(outputs, {view.inputs[0]: tensor})
-        for name, value in zip(tensors, results, strict=True):
-            peaks[name] = max(peaks[name], float(value))
+        results = backend.run({view.inputs[0]: tensor})
+        for name, output in zip(tensors, outputs, strict=True):
+            peaks[name] = max(peaks[name], float(results[output]))
         progress("Measuring ranges", done, max(len(images), done))
     return peaks
 

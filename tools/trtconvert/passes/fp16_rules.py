@@ -3,9 +3,9 @@
 Rules, the first that applies:
 
 1. *No float*: a node without float32 tensors is left alone.
-2. *Schema*: every type variable that stands for float32 at the node must admit float16, or the
-   node stays float32. Places the schema fixes to float32 (the scales of Resize) stay so in
-   either case.
+2. *Schema*: every type variable that stands for float32 at the node must admit float16, and a
+   result's type must follow from an input's, or the node stays float32. Places the schema fixes to
+   float32 (the scales of Resize) stay so in either case.
 3. *Unsafe operators*: those whose result or inner sum leaves float16's range or grid on ordinary
    inputs (``UNSAFE``) stay float32.
 4. *Coordinates*: float16 has no integer above 2048 without gaps. Numbers cast from integers, the
@@ -30,7 +30,7 @@ from onnx import NodeProto, TensorProto
 
 from trtconvert.decision import Decision
 from trtconvert.graph import CORE_DOMAINS
-from trtconvert.graph_view import GraphView, node_name
+from trtconvert.graph_view import GraphView, attribute, node_name
 
 FLOAT = TensorProto.FLOAT
 FLOAT16 = TensorProto.FLOAT16
@@ -165,15 +165,29 @@ def _schema_reasons(view: GraphView, node: NodeProto) -> Iterator[str]:
     if schema is None:
         yield f"{node.domain or 'ai.onnx'}.{node.op_type} is not a standard operator"
         return
-    for index, name in enumerate(node.output):
-        if view.elem_type.get(name) == FLOAT and not _variable(schema, index, inputs=False)[1]:
-            yield f"{node.op_type} writes float32 only"
     places = list(float32_places(view, node))
     # A type written out ("tensor(float)") is fixed, and no obstacle beside others that are free.
-    if any(not admits and not kind.startswith("tensor(") for _, kind, admits in places) or (
-        places and not any(admits for _, _, admits in places)
-    ):
+    fixed = any(not admits and not kind.startswith("tensor(") for _, kind, admits in places)
+    if fixed or (places and not any(admits for _, _, admits in places)):
         yield f"{node.op_type} takes float32 only"
+    free = {kind for _, kind, admits in places if admits}
+    for index, name in enumerate(node.output):
+        if view.elem_type.get(name) != FLOAT:
+            continue
+        kind, admits = _variable(schema, index, inputs=False)
+        if not admits:
+            yield f"{node.op_type} writes float32 only"
+        elif kind not in free and not _follows_anyway(node):
+            # ConstantOfShape, EyeLike and the like: an attribute says the type.
+            yield "its type is an attribute"
+
+
+def _follows_anyway(node: NodeProto) -> bool:
+    """Whether a result's type follows the rewrite although no input shares its type variable."""
+    if node.op_type == "DequantizeLinear":
+        # Since opset 23 the schema has a variable of its own; by default it is the scale's type.
+        return not attribute(node, "output_dtype", 0)
+    return node.op_type == "Cast"
 
 
 def _constant_reasons(view: GraphView, name: str) -> Iterator[str]:

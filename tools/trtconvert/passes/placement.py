@@ -7,7 +7,7 @@ Rules:
    rank 2 does too.
 3. Not so: a Conv on 1×1 maps (a squeeze gate: no cost worth saving, and its error scales whole
    channels); a ``ConvTranspose``; a node the caller keeps float, for one that int8 makes too noisy;
-   an input that is constant or that was never above zero in calibration.
+   an input that is constant, is quantized already, or was never above zero in calibration.
 4. One pair per tensor, read by all its int8 consumers.
 5. Residual: an ``Add`` of two computed tensors of one shape reads through the pair of whichever of
    them has one, so that the skip branch is held once, as int8, and the GPU can fuse the sum.
@@ -27,6 +27,7 @@ from trtconvert.graph import CORE_DOMAINS
 from trtconvert.graph_view import GraphView, attribute, node_name
 
 FLOAT = TensorProto.FLOAT
+_QDQ = ("DequantizeLinear", "QuantizeLinear")
 INT8_OPS = ("Conv", "Gemm", "MatMul")
 
 
@@ -110,6 +111,11 @@ def _refusal(
     return next((reason for reason, applies in _REFUSALS if applies(view, node)), None)
 
 
+def _made_by(view: GraphView, node: NodeProto) -> str:
+    producer = view.producer.get(node.input[0])
+    return producer.op_type if producer is not None else ""
+
+
 def _is_pooled(view: GraphView, node: NodeProto) -> bool:
     shape = view.shape.get(node.input[0]) or ()
     return node.op_type == "Conv" and len(shape) > 2 and set(shape[2:]) == {1}
@@ -131,6 +137,7 @@ def _is_batched(view: GraphView, node: NodeProto) -> bool:
 _REFUSALS: tuple[tuple[str, Callable[[GraphView, NodeProto], bool]], ...] = (
     ("its weights are computed", lambda view, node: node.input[1] not in view.initializers),
     ("its input is constant", lambda view, node: node.input[0] in view.initializers),
+    ("its input is quantized already", lambda view, node: _made_by(view, node) in _QDQ),
     ("its weights are not float32", lambda view, node: view.elem_type[node.input[1]] != FLOAT),
     ("works on 1x1 maps: nothing to gain", _is_pooled),
     ("its weights are not a matrix", _is_batched),
