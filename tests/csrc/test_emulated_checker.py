@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+
 from emulation import build
 from emulation.emulator import Emulator
 
@@ -19,7 +21,7 @@ N = 128
 # What must be found. Kernels run on two blocks of 64 threads, `in` and `out` hold 128 int32.
 RACE, UNWRITTEN, BOUNDS = "data race", "read of unwritten memory", "out of bounds"
 MISALIGNED, BARRIER = "misaligned access", "divergent barrier"
-MASK, EXITED = "wrong mask", "exited lane"
+MASK, EXITED, ENDLESS = "wrong mask", "exited lane", "endless loop"
 KIND = {
     "missing_barrier": RACE,
     "tile_reused_too_early": RACE,
@@ -39,6 +41,7 @@ KIND = {
     "read_before_the_start": BOUNDS,
     "grid_without_a_guard": BOUNDS,
     "shared_index_past_the_end": BOUNDS,
+    "shared_read_past_the_end_by_pointer": BOUNDS,
     "shared_pointer_past_the_end": BOUNDS,
     "dynamic_shared_too_small": BOUNDS,
     "misaligned_wide_load": MISALIGNED,
@@ -48,6 +51,7 @@ KIND = {
     "two_barriers_for_two_halves": BARRIER,
     "barrier_in_a_loop_of_uneven_length": BARRIER,
     "barrier_against_a_shuffle": BARRIER,
+    "blocks_wait_for_each_other": ENDLESS,
     "lane_outside_its_own_mask": MASK,
     "shuffle_from_a_lane_outside_the_mask": MASK,
     "full_mask_in_a_divergent_branch": MASK,
@@ -57,7 +61,7 @@ KIND = {
     "vote_that_names_exited_lanes": EXITED,
 }
 # Kernels that read `out` before anybody wrote it count on zeros.
-ZEROED = {"counter_without_atomics", "last_block_without_a_fence"}
+ZEROED = {"counter_without_atomics", "last_block_without_a_fence", "blocks_wait_for_each_other"}
 BLOCKS = {"write_past_the_end": 3, "grid_without_a_guard": 3}
 DYNAMIC_BYTES = {"dynamic_shared_too_small": 64 * 4}
 
@@ -94,7 +98,7 @@ def kinds(found: list[str]) -> set[str]:
 
 
 def test_the_table_names_every_seeded_bug() -> None:
-    names = set(build.re.findall(r"^SEEDED_BUG\((\w+)\)", SOURCE.read_text(), build.re.MULTILINE))
+    names = set(re.findall(r"^SEEDED_BUG\((\w+)\)", SOURCE.read_text(), re.MULTILINE))
     assert names == set(KIND)
     assert len(names) >= 12
 

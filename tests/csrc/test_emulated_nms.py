@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import test_nms as cpu
-from emulation import worker
 
+from emulation import worker
 from visionrt import _core
 
 pytestmark = pytest.mark.skipif(bool(worker.problem()), reason=worker.problem() or "runs")
@@ -105,7 +105,7 @@ def random_case(rng: np.random.Generator) -> dict[str, Any]:
         )
         variant = cpu.VARIANTS[int(rng.integers(len(cpu.VARIANTS)))]
         images.append(variant(rng, problem) if n else problem)
-    boxes, scores, class_ids = (np.ascontiguousarray(np.stack(part)) for part in zip(*images))
+    boxes, scores, class_ids = (np.stack(part) for part in zip(*images, strict=True))
     source = np.stack([3 * rng.permutation(n) for _ in range(batch)]).astype(I32)
     return {
         "boxes": boxes,
@@ -184,7 +184,9 @@ def last_bit_pairs(count: int) -> int:
     for i in undecided:
         for threshold in (np.nextafter(iou[i], F32(0)), iou[i], np.nextafter(iou[i], F32(1))):
             expected = cpu.reference(boxes[i], scores[i], None, threshold, 2, F32)
-            kept, kept_counts, _ = cuda_nms(boxes[i, None], scores[i, None], None, None, threshold, 2)
+            kept, kept_counts, _ = cuda_nms(
+                boxes[i, None], scores[i, None], None, None, threshold, 2
+            )
             assert kept[0, : kept_counts[0]].tolist() == expected
     return len(undecided)
 

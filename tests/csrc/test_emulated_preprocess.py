@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import preprocess_reference as reference
 import pytest
-from emulation import worker
 
+from emulation import worker
 from visionrt import _core
 from visionrt.preprocess import Preprocessor
 from visionrt.spec import PreprocessSpec
@@ -82,7 +82,7 @@ def random_cases(seed: int, count: int, longest: int, interpolation: str) -> int
 
 
 @pytest.mark.parametrize("interpolation", ["cv2", "pil"])
-@pytest.mark.parametrize(("seed", "count", "longest"), [(1, 1500, 9), (2, 1000, 40), (3, 100, 150)])
+@pytest.mark.parametrize(("seed", "count", "longest"), [(1, 1000, 9), (2, 800, 40), (3, 50, 150)])
 def test_random_cases_equal_the_cpu_back_end(
     interpolation: str, seed: int, count: int, longest: int
 ) -> None:
@@ -115,7 +115,7 @@ def many_images(interpolation: str, dtype: str, layout: str) -> int:
     images = [
         reference.random_image(rng, *(int(v) for v in rng.integers(1, 12, 2))) for _ in range(70)
     ]
-    plain = {"mean": 0, "std": 1} if dtype == "uint8" else {}
+    plain: dict[str, Any] = {"mean": 0, "std": 1} if dtype == "uint8" else {}
     spec = PreprocessSpec(
         size=(7, 9), interpolation=interpolation, dtype=dtype, layout=layout, **plain
     )

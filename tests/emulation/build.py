@@ -22,10 +22,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / "build" / "emulation"
-RUNTIME = ("scheduler.cpp", "checker.cpp", "library.cpp")
+RUNTIME = ("scheduler.cpp", "checker.cpp", "hooks.cpp", "library.cpp")
 
 _COMMON = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-gnu-unique"]
-_RUNTIME = [*_COMMON, "-O2", "-Wall", "-Wextra", "-DEMULATION_RUNTIME="]
+_RUNTIME = [*_COMMON, "-O2", "-Wall", "-Wextra", "-DEMULATION_RUNTIME=", "-U_FORTIFY_SOURCE"]
 _FAST = [*_COMMON, "-O3"]
 # -Og neither splits wide accesses nor moves loads, so the checker sees what the source says.
 _CHECKED = [
@@ -36,7 +36,9 @@ _CHECKED = [
 _KERNEL = re.compile(
     r"__global__\s+void\s+(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?(\w+)\s*\("
 )
-_DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+((?:__align__|alignas)\(\w+\)\s*)?([^;\[]*?)(\w+)\[\]\s*;")
+_DYNAMIC_SHARED = re.compile(
+    r"extern\s+__shared__\s+((?:__align__|alignas)\(\w+\)\s*)?([^;\[]*?)(\w+)\[\]\s*;"
+)
 _NAMESPACE = re.compile(r"^namespace\s+([\w:]+)\s*\{", re.MULTILINE)
 
 
@@ -135,19 +137,26 @@ def _build(gxx: str, sources: Sequence[Path], folder: Path, library: str) -> Non
     shared = [gxx, "-shared"]
     driver = [str(HERE / "launch_driver.cpp"), "-Wl,-soname,libcuda.so.1", "-ldl"]
     _run([*shared, *_COMMON, "-O1", *driver, "-o", str(folder / "libcuda.so.1")])
-    _run([*shared, *kinds["runtime"], f"-Wl,-soname,{library}", "-ldl", "-o", str(folder / library)])
+    _run(
+        [*shared, *kinds["runtime"], f"-Wl,-soname,{library}", "-ldl", "-o", str(folder / library)]
+    )
     against = [str(folder / library), "-Wl,-rpath,$ORIGIN"]
     _run([*shared, *kinds["fast"], *against, "-o", str(folder / "libfast.so")])
     wrap = ["-Wl,--wrap=memcpy", "-Wl,--wrap=memset"]
     checked = folder / "libchecked.so"
     _run([*shared, *kinds["checked"], *against, *wrap, "-o", str(checked)])
-    listed = _output(["nm", "-C", "-S", "--defined-only", str(checked)]).splitlines()
-    variables = [
-        re.sub(r"\(.*\)", "", line)
-        for line in listed
-        if re.match(r"\w+ \w+ [bBdDvVu] .*::", line)
-    ]
-    (folder / "shared_variables.txt").write_text("\n".join(variables) + "\n", "utf-8")
+    (folder / "shared_variables.txt").write_text(_shared_variables(checked), "utf-8")
+
+
+def _shared_variables(library: Path) -> str:
+    """Address, size, kind and name of every writable static variable inside a function."""
+    command = ["nm", "-S", "--defined-only", str(library)]
+    raw, readable = (_output(c).splitlines() for c in (command, [*command, "-C"]))
+    return "".join(
+        re.sub(r"\(.*\)", "", line) + "\n"
+        for symbol, line in zip(raw, readable, strict=True)
+        if re.match(r"\w+ \w+ [bBdDvVu] _ZZ", symbol)
+    )
 
 
 def _translated(source: Path) -> str:

@@ -28,9 +28,8 @@ class Emulator:
         self._c = ctypes.CDLL(str(library))
         self._c.emu_findings.restype = ctypes.c_char_p
         self._c.emu_seed.argtypes = [ctypes.c_uint64]
-        self._c.emu_register.argtypes = [
-            *[ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_int]
-        ]
+        pointer, size = ctypes.c_void_p, ctypes.c_size_t
+        self._c.emu_register.argtypes = [pointer, size, ctypes.c_char_p, ctypes.c_int]
         self._c.emu_mark_written.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         self._c.emu_unregister.argtypes = [ctypes.c_void_p]
 
@@ -48,7 +47,8 @@ class Emulator:
 
     def findings(self) -> list[str]:
         """What was found since the last call."""
-        lines = self._c.emu_findings().decode("utf-8", "replace").splitlines()
+        text: bytes = self._c.emu_findings()
+        lines = text.decode("utf-8", "replace").splitlines()
         self._c.emu_clear()
         return lines
 

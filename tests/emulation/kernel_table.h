@@ -35,10 +35,10 @@ void call_with(void (*kernel)(Arguments...), void** arguments) {
 
 }  // namespace emulation
 
-#define EMULATED_KERNEL(kernel)                                                          \
-  static const bool kernel##_is_added = [] {                                             \
-    using Found = decltype(emulation::signature_of(&kernel));                            \
-    emulation::add_kernel({#kernel, [](void** a) { emulation::call_with(&kernel, a); },  \
-                           Found::bytes, Found::count});                                 \
-    return true;                                                                         \
+#define EMULATED_KERNEL(kernel)                                                         \
+  static const bool kernel##_is_added = [] {                                            \
+    using Found = decltype(emulation::signature_of(&kernel));                           \
+    emulation::add_kernel({#kernel, [](void** a) { emulation::call_with(&kernel, a); }, \
+                           Found::bytes, Found::count});                                \
+    return true;                                                                        \
   }();

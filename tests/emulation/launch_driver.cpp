@@ -1,4 +1,5 @@
-// The ten driver functions that csrc/cuda opens, over the emulated kernels: every call runs at once.
+// The ten driver functions that csrc/cuda opens, over the emulated kernels: every call runs at
+// once.
 //
 // Enough to run the launchers of csrc and nothing else. "Device" memory is the test's own memory.
 #include <dlfcn.h>

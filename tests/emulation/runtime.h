@@ -1,11 +1,10 @@
-// What the scheduler and the checker share.
+// What the scheduler, the checker and the library share.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "cuda_emulation.h"
 #include "kernel_table.h"
@@ -15,31 +14,33 @@ namespace emulation {
 constexpr std::size_t kStackBytes = 64 * 1024;
 constexpr unsigned kMaxThreads = 1024;
 
-enum class Wait { kNothing, kBarrier, kWarp, kExited };
-
-struct Site {
-  const char* file = "";
+// A line of a kernel file, or the code that called the checker.
+struct Place {
+  const char* file = nullptr;
   int line = 0;
-  bool operator==(const Site& other) const { return line == other.line && file == other.file; }
+  const void* code = nullptr;
+  bool operator==(const Place& o) const {
+    return file == o.file && line == o.line && code == o.code;
+  }
 };
 
+enum class Wait { kNothing, kBarrier, kWarp, kExited };
+
 struct Fiber {
-  void* stack_pointer;
-  char* stack;
   unsigned number;
   uint3 thread;
+  char* stack;
+  std::uint64_t steps;
+  // What it waits for: a barrier, or an operation of its warp.
   Wait wait;
-  Site site;
-  // At a barrier or a warp operation.
+  Place place;
   bool predicate;
   WarpOp op;
-  unsigned mask, source_lane;
+  unsigned mask, source;
   std::uint64_t value, result;
-  std::array<std::uint64_t, 32> lane_values;  // of the operation that ended last
-  // The checker's clocks: own, what is known of the other lanes' since the last block barrier, and
-  // the fence executed last.
-  unsigned clock;
-  std::array<unsigned, 32> seen;
+  // The checker's clocks: its own, what it knows of the other lanes' since the last barrier of the
+  // block, and those of its last fence.
+  unsigned clock, seen[32];
   bool fenced;
   unsigned fence_epoch, fence_clock;
 
@@ -49,35 +50,30 @@ struct Fiber {
 
 struct Launch {
   const Kernel* kernel = nullptr;
-  bool checking = false;
+  void** arguments = nullptr;
+  char* dynamic_shared = nullptr;
+  std::size_t parameter_bytes = 0, dynamic_shared_bytes = 0;
+  bool checking = false, killed = false;
   std::uint64_t number = 0;
-  unsigned block = 0, blocks = 0;  // the running block's place in the grid, and how many
-  unsigned epoch = 0;              // barriers the running block has passed
-  Fiber* fiber = nullptr;          // that runs; null outside a block
-  bool killed = false;
+  unsigned threads = 0, blocks = 0;  // in a block, in the grid
+  unsigned block = 0, epoch = 0;     // the running block, and how many barriers it has passed
+  Fiber* fiber = nullptr;            // that runs; null outside a block
 };
-
 extern Launch launch;
 
-// Uniform in 0 to bound - 1.
 unsigned random_below(unsigned bound);
 void yield();
+// Counts the running thread's steps: one that takes too many waits for what will not happen.
+void take_steps(std::uint64_t steps, const Place& place);
 // Ends the launch from inside a fiber, as an illegal address does on a device.
 [[noreturn]] void kill_launch();
-// "kernel: kind: text: thread (x, y, z) of block (x, y, z)[: place]". Repeats of a kind at a
-// place are counted, not listed.
-void report(const char* kind, const std::string& text, const Fiber* fiber, const void* place);
-std::string describe(const Site& site);
+// Repeats of a kind at a place are counted, not listed.
+void report(const char* kind, const std::string& text, const Fiber* fiber, const Place& place);
+std::string describe(const Place& place);
 
-// ---- checker.cpp --------------------------------------------------------------------------------
-
-void checker_begin_launch(void* parameters, std::size_t parameter_bytes, void* dynamic_shared,
-                          std::size_t dynamic_shared_bytes);
+void checker_begin_launch();
 void checker_begin_block();
-void checker_end_launch();
 // Lanes that passed a __syncwarp together.
 void checker_join(Fiber* const* members, unsigned count);
-void checker_add_shared(std::uintptr_t address, std::size_t bytes, const std::string& name);
-void checker_set_image(std::uintptr_t low, std::uintptr_t high);
 
 }  // namespace emulation

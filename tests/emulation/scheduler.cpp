@@ -1,17 +1,21 @@
 // Runs the threads of a block as fibers, blocks and threads in random order, and keeps the rules of
 // barriers and warp intrinsics.
 //
-// One block runs at a time. A round resumes every fiber that can run, in a new random order; a fiber
-// runs until it exits or waits. Barriers are settled between rounds, warp operations when their last
-// lane arrives.
-#include "runtime.h"
-
+// One block runs at a time. A round resumes every fiber that can run, in a new random order; a
+// fiber runs until it exits or waits. Barriers are settled between rounds, warp operations when
+// their last lane arrives.
+#include <setjmp.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 
 #include <algorithm>
 #include <cstdio>
-#include <memory>
+#include <cstdlib>
+#include <map>
 #include <numeric>
+#include <vector>
+
+#include "runtime.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -22,238 +26,189 @@ Launch launch;
 
 namespace {
 
+// Accesses are counted only when checked, an atomic operation always, as many steps.
+constexpr std::uint64_t kMaxSteps = 1u << 28;
+
 std::uint64_t random_state = 0x9e3779b97f4a7c15ull;
-std::vector<Fiber> fibers;
-void* scheduler_stack_pointer = nullptr;
-void** kernel_arguments = nullptr;
-char* dynamic_shared_memory = nullptr;
-unsigned block_threads = 0, live = 0, at_barrier = 0, barrier_count = 0;
+Fiber fibers[kMaxThreads];
+jmp_buf contexts[kMaxThreads], scheduler_context;
+bool begun[kMaxThreads];  // a fiber that exits is used again; one that was left has to begin anew
+unsigned live = 0, at_barrier = 0, barrier_count = 0;
 
-std::string count_of(unsigned n, const char* noun) {
-  return std::to_string(n) + " " + noun + (n == 1 ? "" : "s");
+const char* const kNames[] = {"__syncwarp", "a shuffle", "a vote"};
+const char* name_of(WarpOp op) { return kNames[static_cast<int>(op)]; }
+
+std::string hex(unsigned mask) {
+  char text[16];
+  std::snprintf(text, sizeof text, "0x%08x", mask);
+  return text;
 }
-
-const char* name_of(WarpOp op) {
-  switch (op) {
-    case WarpOp::kSync:
-      return "__syncwarp";
-    case WarpOp::kShuffle:
-      return "a shuffle";
-    case WarpOp::kBallot:
-      return "a vote";
-    case WarpOp::kReduce:
-      return "a reduction";
-  }
-  return "";
-}
-
-}  // namespace
-
-#if defined(__x86_64__)
-// Saves what a function call must preserve, and changes stacks.
-extern "C" void emulation_switch(void** save, void* to);
-__asm__(
-    ".text\n.globl emulation_switch\n.type emulation_switch, @function\nemulation_switch:\n"
-    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
-    "movq %rsp, (%rdi)\nmovq %rsi, %rsp\n"
-    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n"
-    ".size emulation_switch, .-emulation_switch\n");
-#else
-#error "emulation_switch is written for x86-64"
-#endif
-
-namespace {
 
 void to_scheduler() {
-  emulation_switch(&launch.fiber->stack_pointer, scheduler_stack_pointer);
+  if (_setjmp(contexts[launch.fiber->number]) == 0) _longjmp(scheduler_context, 1);
 }
 
 // A lane has arrived or exited: ends the operation if no live lane of its mask is missing.
 void try_complete(unsigned warp, unsigned mask, WarpOp op) {
-  Fiber* first_lane = &fibers[warp * 32];
-  const unsigned lanes = std::min(32u, block_threads - warp * 32);
   Fiber* members[32];
-  unsigned count = 0, exited = 0;
+  unsigned count = 0, here = 0, votes = 0;
+  std::uint64_t values[32] = {};
   for (unsigned lane = 0; lane < 32; ++lane) {
-    if ((mask >> lane & 1u) == 0) continue;
-    if (lane >= lanes || first_lane[lane].wait == Wait::kExited) {
-      exited |= 1u << lane;
-      continue;
-    }
-    Fiber& fiber = first_lane[lane];
+    Fiber& fiber = fibers[warp * 32 + lane];
+    if ((mask >> lane & 1u) == 0 || fiber.wait == Wait::kExited) continue;
     if (fiber.wait != Wait::kWarp || fiber.mask != mask || fiber.op != op) return;
     members[count++] = &fiber;
+    here |= 1u << lane;
+    values[lane] = fiber.value;
+    if (fiber.value != 0) votes |= 1u << lane;
   }
   if (count == 0) return;
-  const Fiber& first = *members[0];
-  char text[160];
-  if (exited != 0) {
-    std::snprintf(text, sizeof text, "the mask 0x%08x of %s names lanes 0x%08x, which %s (%s)", mask,
-                  name_of(op), exited, "have exited or do not exist", describe(first.site).c_str());
-    report("exited lane", text, &first, first.site.file + first.site.line);
-  }
-  std::array<std::uint64_t, 32> values{};
-  unsigned votes = 0, here = 0;
-  for (unsigned i = 0; i < count; ++i) {
-    values[members[i]->lane()] = members[i]->value;
-    votes |= (members[i]->value != 0 ? 1u : 0u) << members[i]->lane();
-    here |= 1u << members[i]->lane();
-    if (op != WarpOp::kSync && !(members[i]->site == first.site)) {
-      report("wrong mask",
-             std::string("lanes of one mask meet in ") + name_of(op) + " at different places: " +
-                 describe(first.site) + " and " + describe(members[i]->site),
-             members[i], first.site.file + first.site.line);
-    }
+  const Place place = members[0]->place;
+  if (here != mask) {
+    report("exited lane",
+           std::string(name_of(op)) + " has the mask " + hex(mask) + ", of which the lanes " +
+               hex(mask & ~here) + " have exited or do not exist",
+           members[0], place);
   }
   for (unsigned i = 0; i < count; ++i) {
     Fiber& fiber = *members[i];
-    if (op == WarpOp::kShuffle && (here >> fiber.source_lane & 1u) == 0) {
-      std::snprintf(text, sizeof text, "a shuffle reads lane %u, which %s (%s)", fiber.source_lane,
-                    (exited >> fiber.source_lane & 1u) != 0 ? "has exited" : "is not in its mask",
-                    describe(fiber.site).c_str());
-      report((exited >> fiber.source_lane & 1u) != 0 ? "exited lane" : "wrong mask", text, &fiber,
-             fiber.site.file + fiber.site.line);
-    }
-    fiber.result = op == WarpOp::kBallot ? votes : values[fiber.source_lane];
-    if (op == WarpOp::kReduce) fiber.lane_values = values;
+    fiber.result = op == WarpOp::kVote ? votes : values[fiber.source];
     fiber.wait = Wait::kNothing;
+    if (op != WarpOp::kSync && !(fiber.place == place)) {
+      report("wrong mask",
+             std::string("lanes of one mask meet in ") + name_of(op) + " at two places, also at " +
+                 describe(fiber.place),
+             &fiber, place);
+    }
+    if (op == WarpOp::kShuffle && (here >> fiber.source & 1u) == 0) {
+      const bool in_mask = (mask >> fiber.source & 1u) != 0;
+      report(in_mask ? "exited lane" : "wrong mask",
+             "a shuffle reads lane " + std::to_string(fiber.source) +
+                 (in_mask ? ", which has exited" : ", which is not in its mask"),
+             &fiber, fiber.place);
+    }
   }
   if (op == WarpOp::kSync) checker_join(members, count);
 }
 
 void run_fiber() {
-  launch.kernel->call(kernel_arguments);
-  Fiber& self = *launch.fiber;
-  self.wait = Wait::kExited;
-  --live;
-  const unsigned first = self.warp() * 32, end = std::min(first + 32, block_threads);
-  for (unsigned i = first; i < end; ++i) {
-    const Fiber& other = fibers[i];
-    if (other.wait == Wait::kWarp && (other.mask >> self.lane() & 1u) != 0) {
-      try_complete(self.warp(), other.mask, other.op);
+  for (;;) {
+    launch.kernel->call(launch.arguments);
+    Fiber& self = *launch.fiber;
+    self.wait = Wait::kExited;
+    --live;
+    for (unsigned i = self.warp() * 32; i < self.warp() * 32 + 32; ++i) {
+      const Fiber& other = fibers[i];
+      if (other.wait == Wait::kWarp && (other.mask >> self.lane() & 1u) != 0) {
+        try_complete(self.warp(), other.mask, other.op);
+      }
     }
+    to_scheduler();
   }
-  to_scheduler();
-  __builtin_unreachable();
 }
 
-void prepare(Fiber& fiber, unsigned number) {
+void begin(Fiber& fiber) {
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_link = nullptr;
+  context.uc_stack.ss_sp = fiber.stack;
+  context.uc_stack.ss_size = kStackBytes;
+  makecontext(&context, run_fiber, 0);
+  setcontext(&context);
+}
+
+void resume(Fiber& fiber) {
+  threadIdx = fiber.thread;
+  launch.fiber = &fiber;
+  if (_setjmp(scheduler_context) == 0) {
+    if (begun[fiber.number]) _longjmp(contexts[fiber.number], 1);
+    begun[fiber.number] = true;
+    begin(fiber);
+  }
+  launch.fiber = nullptr;
+}
+
+void prepare(unsigned number) {
+  static char* const stacks =
+      static_cast<char*>(mmap(nullptr, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  if (stacks == MAP_FAILED) std::abort();
+  Fiber& fiber = fibers[number];
+  if (fiber.wait != Wait::kExited) begun[number] = false;
+  fiber = {};
   fiber.number = number;
+  fiber.stack = stacks + number * kStackBytes;
   fiber.thread = {number % blockDim.x, number / blockDim.x % blockDim.y,
                   number / (blockDim.x * blockDim.y)};
-  fiber.wait = Wait::kNothing;
   fiber.clock = 1;
-  fiber.seen.fill(0);
-  fiber.fenced = false;
-  // The first switch pops six registers and returns into run_fiber.
-  auto** top = reinterpret_cast<void**>(fiber.stack + kStackBytes - 64);
-  top[6] = reinterpret_cast<void*>(&run_fiber);
-  fiber.stack_pointer = top;
-}
-
-void make_stacks(unsigned count) {
-  if (fibers.size() >= count) return;
-  static char* const stacks = static_cast<char*>(
-      mmap(nullptr, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
-           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-  if (stacks == MAP_FAILED) std::abort();
-  for (unsigned i = static_cast<unsigned>(fibers.size()); i < count; ++i) {
-    fibers.emplace_back();
-    fibers.back().stack = stacks + i * kStackBytes;
-  }
+  if (number >= launch.threads) fiber.wait = Wait::kExited;
 }
 
 void end_barrier() {
-  const Fiber* first = nullptr;
-  for (unsigned i = 0; i < block_threads; ++i) {
-    const Fiber& fiber = fibers[i];
-    if (fiber.wait != Wait::kBarrier) continue;
-    if (first == nullptr) first = &fiber;
-    if (!(fiber.site == first->site)) {
-      report("divergent barrier",
-             "threads of a block wait at different barriers: " + describe(first->site) + " and " +
-                 describe(fiber.site),
-             &fiber, first->site.file + first->site.line);
-      break;
-    }
+  Fiber* const end = fibers + launch.threads;
+  const auto waiting = [](const Fiber& fiber) { return fiber.wait == Wait::kBarrier; };
+  const Fiber* first = std::find_if(fibers, end, waiting);
+  const Fiber* other = std::find_if(fibers, end, [&](const Fiber& fiber) {
+    return waiting(fiber) && !(fiber.place == first->place);
+  });
+  if (other != end) {
+    report("divergent barrier", "threads of its block wait at " + describe(first->place), other,
+           other->place);
   }
-  if (live < block_threads) {
+  if (live < launch.threads) {
     report("divergent barrier",
-           count_of(block_threads - live, "thread") + " exited before the barrier at " +
-               describe(first->site),
-           first, first->site.file + first->site.line);
+           std::to_string(launch.threads - live) + " threads of its block have exited", first,
+           first->place);
   }
-  unsigned predicates = 0;
-  for (unsigned i = 0; i < block_threads; ++i) {
-    predicates += fibers[i].wait == Wait::kBarrier && fibers[i].predicate ? 1 : 0;
-  }
-  for (unsigned i = 0; i < block_threads; ++i) {
-    Fiber& fiber = fibers[i];
-    if (fiber.wait != Wait::kBarrier) continue;
-    fiber.wait = Wait::kNothing;
-    fiber.clock = 1;
-    fiber.seen.fill(0);
-  }
-  at_barrier = 0;
-  barrier_count = predicates;
+  at_barrier = barrier_count = 0;
   ++launch.epoch;
+  for (Fiber* fiber = fibers; fiber != end; ++fiber) {
+    if (!waiting(*fiber)) continue;
+    barrier_count += fiber->predicate ? 1 : 0;
+    fiber->wait = Wait::kNothing;
+    fiber->clock = 1;
+    std::fill_n(fiber->seen, 32, 0u);
+  }
 }
 
-// Nothing can run: says who waits where, and gives the block up.
+// Nothing can run: says who waits where, and gives the launch up.
 void report_deadlock() {
-  std::vector<std::pair<std::string, unsigned>> places;
+  std::map<std::string, unsigned> places;
   const Fiber* in_warp = nullptr;
-  for (unsigned i = 0; i < block_threads; ++i) {
+  for (unsigned i = 0; i < launch.threads; ++i) {
     const Fiber& fiber = fibers[i];
-    if (fiber.wait == Wait::kExited) continue;
-    const bool warp = fiber.wait == Wait::kWarp;
-    if (warp && in_warp == nullptr) in_warp = &fiber;
-    std::string place = std::string(warp ? name_of(fiber.op) : "__syncthreads") + " (" +
-                        describe(fiber.site) + ")";
-    if (warp) {
-      char mask[32];
-      std::snprintf(mask, sizeof mask, " with mask 0x%08x", fiber.mask);
-      place += mask;
-    }
-    auto found = std::find_if(places.begin(), places.end(),
-                              [&](const auto& known) { return known.first == place; });
-    if (found == places.end()) found = places.insert(places.end(), {place, 0});
-    ++found->second;
+    if (fiber.wait == Wait::kBarrier) ++places["__syncthreads at " + describe(fiber.place)];
+    if (fiber.wait != Wait::kWarp) continue;
+    ++places[std::string(name_of(fiber.op)) + " of " + hex(fiber.mask) + " at " +
+             describe(fiber.place)];
+    in_warp = &fiber;
   }
   std::string text = "threads wait for each other for ever:";
   for (const auto& [place, count] : places) text += " " + std::to_string(count) + " in " + place;
-  report(at_barrier != 0 ? "divergent barrier" : "wrong mask", text, in_warp,
-         in_warp->site.file + in_warp->site.line);
+  report(at_barrier != 0 ? "divergent barrier" : "wrong mask", text, in_warp, in_warp->place);
   launch.killed = true;
 }
 
 void run_block(unsigned block) {
   launch.block = block;
-  launch.epoch = 0;
+  launch.epoch = at_barrier = 0;
   blockIdx = {block % gridDim.x, block / gridDim.x % gridDim.y, block / (gridDim.x * gridDim.y)};
-  live = block_threads;
-  at_barrier = 0;
-  for (unsigned i = 0; i < block_threads; ++i) prepare(fibers[i], i);
+  live = launch.threads;
+  for (unsigned i = 0; i < (launch.threads + 31) / 32 * 32; ++i) prepare(i);
   if (launch.checking) checker_begin_block();
 
-  static unsigned order[kMaxThreads];
-  std::iota(order, order + block_threads, 0u);
-  bool shuffled = false;
-  while (live > 0 && !launch.killed) {
+  unsigned order[kMaxThreads];
+  std::iota(order, order + launch.threads, 0u);
+  for (bool first_round = true; live > 0 && !launch.killed; first_round = false) {
     // Unchecked, the first order of a block serves all its rounds.
-    if (!shuffled || launch.checking) {
-      for (unsigned i = block_threads; i > 1; --i) std::swap(order[i - 1], order[random_below(i)]);
-      shuffled = true;
+    if (first_round || launch.checking) {
+      for (unsigned i = launch.threads; i > 1; --i) std::swap(order[i - 1], order[random_below(i)]);
     }
     bool any_ran = false;
-    for (unsigned i = 0; i < block_threads && !launch.killed; ++i) {
-      Fiber& fiber = fibers[order[i]];
-      if (fiber.wait != Wait::kNothing) continue;
+    for (unsigned i = 0; i < launch.threads && !launch.killed; ++i) {
+      if (fibers[order[i]].wait != Wait::kNothing) continue;
       any_ran = true;
-      threadIdx = fiber.thread;
-      launch.fiber = &fiber;
-      emulation_switch(&scheduler_stack_pointer, fiber.stack_pointer);
-      launch.fiber = nullptr;
+      resume(fibers[order[i]]);
     }
     if (live > 0 && at_barrier == live) {
       end_barrier();
@@ -265,32 +220,30 @@ void run_block(unsigned block) {
 
 }  // namespace
 
-// ---- called by kernels --------------------------------------------------------------------------
-
 unsigned block_barrier(bool predicate, const char* file, int line) {
   Fiber& self = *launch.fiber;
   self.wait = Wait::kBarrier;
-  self.site = {file, line};
+  self.place = {file, line};
   self.predicate = predicate;
   ++at_barrier;
   to_scheduler();
   return barrier_count;
 }
 
-std::uint64_t warp_operation(WarpOp op, unsigned mask, std::uint64_t value, unsigned source_lane,
+std::uint64_t warp_operation(WarpOp op, unsigned mask, std::uint64_t value, unsigned source,
                              const char* file, int line) {
   Fiber& self = *launch.fiber;
   self.wait = Wait::kWarp;
-  self.site = {file, line};
+  self.place = {file, line};
   self.op = op;
   self.mask = mask;
   self.value = value;
-  self.source_lane = source_lane;
+  self.source = source;
   if ((mask >> self.lane() & 1u) == 0) {
-    char text[128];
-    std::snprintf(text, sizeof text, "lane %u is not in the mask 0x%08x of its own %s (%s)",
-                  self.lane(), mask, name_of(op), describe(self.site).c_str());
-    report("wrong mask", text, &self, file + line);
+    report("wrong mask",
+           "lane " + std::to_string(self.lane()) + " is not in the mask " + hex(mask) +
+               " that it gives to " + name_of(op),
+           &self, self.place);
     kill_launch();
   }
   try_complete(self.warp(), mask, op);
@@ -299,16 +252,21 @@ std::uint64_t warp_operation(WarpOp op, unsigned mask, std::uint64_t value, unsi
   return self.result;
 }
 
-std::uint64_t lane_value(unsigned lane) { return launch.fiber->lane_values[lane]; }
 unsigned own_lane() { return launch.fiber->lane(); }
-void* dynamic_shared() { return dynamic_shared_memory; }
-
+void* dynamic_shared() { return launch.dynamic_shared; }
 void yield() { to_scheduler(); }
 
 void kill_launch() {
   launch.killed = true;
-  to_scheduler();
-  __builtin_unreachable();
+  _longjmp(scheduler_context, 1);
+}
+
+void take_steps(std::uint64_t steps, const Place& place) {
+  launch.fiber->steps += steps;
+  if (launch.fiber->steps <= kMaxSteps) return;
+  report("endless loop", "waits for what does not happen; blocks run one after another",
+         launch.fiber, place);
+  kill_launch();
 }
 
 unsigned random_below(unsigned bound) {
@@ -327,43 +285,36 @@ void set_seed(std::uint64_t seed) {
 // Runs every block of a grid. The arguments are copied first, as a launch does.
 void run_grid(const Kernel& kernel, const dim3& grid, const dim3& block, unsigned shared_bytes,
               void** arguments, bool checking) {
-  std::size_t bytes = sizeof(void*) * static_cast<std::size_t>(kernel.argument_count + 1);
-  const auto aligned = [](std::size_t n) { return (n + 15) / 16 * 16; };
-  for (int i = 0; i < kernel.argument_count; ++i) bytes = aligned(bytes) + kernel.argument_bytes[i];
-  std::vector<std::max_align_t> parameters(bytes / sizeof(std::max_align_t) + 1);
-  auto* base = reinterpret_cast<char*>(parameters.data());
-  kernel_arguments = reinterpret_cast<void**>(base);
-  std::size_t used = sizeof(void*) * static_cast<std::size_t>(kernel.argument_count + 1);
-  for (int i = 0; i < kernel.argument_count; ++i) {
-    used = aligned(used);
-    kernel_arguments[i] = base + used;
-    std::memcpy(base + used, arguments[i], kernel.argument_bytes[i]);
-    used += kernel.argument_bytes[i];
+  const auto count = static_cast<std::size_t>(kernel.argument_count);
+  std::vector<std::size_t> offsets = {count * sizeof(void*)};
+  for (std::size_t i = 0; i < count; ++i) {
+    offsets[i] = (offsets[i] + 15) / 16 * 16;
+    offsets.push_back(offsets[i] + kernel.argument_bytes[i]);
   }
-
-  // Poisoned for every launch: what a kernel does not write is not 0.
+  std::vector<std::max_align_t> parameters(offsets.back() / sizeof(std::max_align_t) + 1);
+  auto* base = reinterpret_cast<char*>(parameters.data());
+  launch.arguments = reinterpret_cast<void**>(base);
+  launch.parameter_bytes = offsets.back();
+  for (std::size_t i = 0; i < count; ++i) {
+    launch.arguments[i] = base + offsets[i];
+    std::memcpy(base + offsets[i], arguments[i], kernel.argument_bytes[i]);
+  }
   std::vector<std::max_align_t> dynamic(shared_bytes / sizeof(std::max_align_t) + 1);
-  std::memset(dynamic.data(), 0xa5, dynamic.size() * sizeof(std::max_align_t));
-  dynamic_shared_memory = reinterpret_cast<char*>(dynamic.data());
-
+  launch.dynamic_shared = reinterpret_cast<char*>(dynamic.data());
+  launch.dynamic_shared_bytes = shared_bytes;
   launch.kernel = &kernel;
   launch.checking = checking;
   launch.killed = false;
   ++launch.number;
   gridDim = grid;
   blockDim = block;
-  block_threads = block.x * block.y * block.z;
+  launch.threads = block.x * block.y * block.z;
   launch.blocks = grid.x * grid.y * grid.z;
-  make_stacks(block_threads);
-  if (checking) checker_begin_launch(base, bytes, dynamic_shared_memory, shared_bytes);
+  if (checking) checker_begin_launch();
   std::vector<unsigned> order(launch.blocks);
   std::iota(order.begin(), order.end(), 0u);
   for (unsigned i = launch.blocks; i > 1; --i) std::swap(order[i - 1], order[random_below(i)]);
-  for (const unsigned number : order) {
-    run_block(number);
-    if (launch.killed) break;
-  }
-  if (checking) checker_end_launch();
+  for (std::size_t i = 0; i < order.size() && !launch.killed; ++i) run_block(order[i]);
 }
 
 }  // namespace emulation

@@ -1,7 +1,8 @@
-// One bug a kernel, each beside its repair: the proof that the checker sees, and only what is there.
+// One bug a kernel, each beside its repair: the proof that the checker sees, and only what is
+// there.
 //
-// Every kernel takes (out, in, n); threads of a grid number their elements i. SEEDED_BUG(name) makes
-// `bug_name` and `fixed_name` of one body, in which kBug chooses.
+// Every kernel takes (out, in, n); threads of a grid number their elements i. SEEDED_BUG(name)
+// makes `bug_name` and `fixed_name` of one body, in which kBug chooses.
 #define SEEDED_BUG(name)                                                              \
   template <bool kBug>                                                                \
   __device__ __forceinline__ void name(int* out, const int* in, int n, int i);        \
@@ -139,9 +140,7 @@ SEEDED_BUG(write_past_the_end) {
   if (kBug ? i <= n : i < n) out[i] = 1;
 }
 
-SEEDED_BUG(read_before_the_start) {
-  out[i] = in[kBug || i > 0 ? i - 1 : 0];
-}
+SEEDED_BUG(read_before_the_start) { out[i] = in[kBug || i > 0 ? i - 1 : 0]; }
 
 SEEDED_BUG(grid_without_a_guard) {
   if (!kBug && i >= n) return;
@@ -154,6 +153,15 @@ SEEDED_BUG(shared_index_past_the_end) {
   tile[t] = in[i];
   __syncthreads();
   out[i] = tile[kBug ? t + 1 : (t + 1) % 64];
+}
+
+SEEDED_BUG(shared_read_past_the_end_by_pointer) {
+  __shared__ int tile[64];
+  const int t = static_cast<int>(threadIdx.x);
+  const int* place = tile + (kBug ? t + 1 : 63 - t);
+  tile[t] = in[i];
+  __syncthreads();
+  out[i] = *place;
 }
 
 SEEDED_BUG(shared_pointer_past_the_end) {
@@ -218,6 +226,16 @@ SEEDED_BUG(barrier_in_a_loop_of_uneven_length) {
   const int rounds = kBug ? static_cast<int>(threadIdx.x) % 2 + 1 : 2;
   for (int round = 0; round < rounds; ++round) __syncthreads();
   out[i] = in[i];
+}
+
+SEEDED_BUG(blocks_wait_for_each_other) {
+  // Nothing says that the blocks of an ordinary launch run side by side.
+  if (threadIdx.x == 0) {
+    atomicExch(&out[blockIdx.x], 1);
+    while (kBug && atomicAdd(&out[(blockIdx.x + 1) % gridDim.x], 0) == 0) {
+    }
+  }
+  if (i >= static_cast<int>(gridDim.x)) out[i] = in[i];
 }
 
 SEEDED_BUG(barrier_against_a_shuffle) {

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from emulation import build
@@ -42,7 +43,7 @@ def emulator() -> Emulator:
 
 
 def queue(call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-    """Inside the worker: calls a launcher; raises EmulationError when the checker found anything."""
+    """Inside the worker: calls a launcher; raises EmulationError when anything was found."""
     from visionrt import _core
 
     try:
@@ -69,4 +70,4 @@ def _start(library: str, driver: str) -> None:
     os.environ["VISIONRT_EMULATED_KERNELS"] = library
     # Opened by path, found again by its soname.
     ctypes.CDLL(driver)
-    _emulator = Emulator(build.Path(library))
+    _emulator = Emulator(Path(library))
