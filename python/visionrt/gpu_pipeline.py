@@ -83,17 +83,18 @@ class GpuPipeline:
 
     def note(self) -> str:
         """One line for people: what runs where, and whether by CUDA graphs."""
-        where = "boxes by kernels on the GPU" if self._boxes_on_device() else "outputs on the CPU"
-        problems = {frames.graphs.problem for frames in self._frames.values()} - {""}
+        frames_made = list(self._frames.values())
+        on_device = isinstance(self._head, DeviceBoxHead) and not any(
+            frames.had_other_outputs for frames in frames_made
+        )
+        where = "boxes by kernels on the GPU" if on_device else "outputs on the CPU"
+        problems = {frames.graphs.problem for frames in frames_made} - {""}
         graphs = f"no CUDA graphs: {'; '.join(sorted(problems))}" if problems else "CUDA graphs"
         return f"frames: preprocessed on the GPU, {where}, {graphs}"
 
     def close(self) -> None:
         """Release graphs and memory; no call may be under way. May be called twice."""
         self._close()
-
-    def _boxes_on_device(self) -> bool:
-        return isinstance(self._head, DeviceBoxHead)
 
     def _on(self, lane: DeviceLane) -> LaneFrames:
         with self._lock:
@@ -138,6 +139,7 @@ class LaneFrames:
         self._workspace = device.buffer()
         self._boxes = BoxBlock(lane, head, recipe) if isinstance(head, DeviceBoxHead) else None
         self._generation = -1
+        self.had_other_outputs = False  # of a type that the box kernels do not read
         self.graphs = GraphCache(lane.stream)
 
     def run(
@@ -221,7 +223,8 @@ class LaneFrames:
         outputs = self._lane.outputs()
         addresses: tuple[int, ...] = (workspace, staged.ctypes.data, end)
         # The kernels read float32 and know no filter of classes.
-        fits = options.classes is None and all(t.dtype == np.float32 for t in outputs.values())
+        self.had_other_outputs = any(t.dtype != np.float32 for t in outputs.values())
+        fits = options.classes is None and not self.had_other_outputs
         if self._boxes is not None and fits:
             addresses += self._boxes.reserve(outputs, len(pixels), options)
             return _Work(tuple(images), color, addresses, options), staged

@@ -7,22 +7,16 @@ which runs in a process of its own; see fake_gpu.py.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import device_engines
 import fake_cuda
 import numpy as np
-import onnx
 import pytest
 from fake_gpu import FakeGpu
-from onnx import TensorProto, helper, numpy_helper
+from gpu_models import BOXES, SIZE, assert_same, both, random_images, yolo_model
 from real_models import (
     ASTRONAUT,
     CHELSEA,
@@ -32,99 +26,9 @@ from real_models import (
     ROCKET,
     mean_color_model,
     model_path,
-    write_engine,
-)
-from test_tensorrt_backend import rtx_plan
-
-import visionrt
-from visionrt.errors import InputDataError, MissingDependencyError
-from visionrt.manifest import PlanInfo
-from visionrt.recipe import Recipe
-from visionrt.spec import PreprocessSpec
-
-PLAN = PlanInfo("plans/rtx.plan", "tensorrt_rtx", "rtx:sm86", "1.7.1.116", ("86",), 0.0)
-SIZE, CELLS = 64, 84  # 8² + 4² + 2²
-BOXES = Recipe(
-    "detect", "yolo", PreprocessSpec(size=(SIZE, SIZE)), ("red", "green", "blue"), confidence=0.3
 )
 
-
-def yolo_model(
-    batch: int | str = "batch", seed: int = 3, infinite_anchor: int | None = None
-) -> bytes:
-    """A YOLO head of 84 anchors that depends on the image: boxes and 3 class scores."""
-    rng = np.random.default_rng(seed)
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, SIZE, SIZE])
-    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, [batch, 7, CELLS])
-    xy = rng.uniform(5, 60, (1, 2, CELLS))
-    wh = rng.uniform(8, 30, (1, 2, CELLS))
-    constants = {
-        "axes": np.array([2, 3]),
-        "last": np.array([2]),
-        "boxes": np.concatenate([xy, wh], 1).astype(np.float32),
-        "shift": rng.uniform(-0.3, 0.5, (1, 3, CELLS)).astype(np.float32),
-        "zero": np.zeros((1, 4, CELLS), np.float32),
-    }
-    if infinite_anchor is not None:
-        constants["boxes"][:, 0, infinite_anchor] = np.inf
-        constants["shift"][:, :, infinite_anchor] = 2
-    nodes = [
-        helper.make_node("ReduceMean", ["image", "axes"], ["mean"], keepdims=0),  # [n, 3]
-        helper.make_node("Unsqueeze", ["mean", "last"], ["mean3"]),
-        helper.make_node("Add", ["mean3", "shift"], ["scores"]),  # [n, 3, 84]
-        helper.make_node("ReduceMax", ["scores", "one"], ["best"], keepdims=1),
-        helper.make_node("Mul", ["best", "zero"], ["zeros"]),  # [n, 4, 84]
-        helper.make_node("Add", ["zeros", "boxes"], ["boxes_n"]),
-        helper.make_node("Concat", ["boxes_n", "scores"], ["output"], axis=1),
-    ]
-    constants["one"] = np.array([1])
-    values = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "yolo", [image], [output], values)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-@contextlib.contextmanager
-def both(model: bytes, recipe: Recipe, **options: Any) -> Iterator[tuple[Any, Any]]:
-    """The same engine file on the GPU and as its CPU twin."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        device_engines.plans_run(device_engines.Session(model), **options),
-    ):
-        plans = {PLAN.member: (PLAN, rtx_plan())}
-        path = write_engine(Path(folder) / "model.engine", model, recipe, plans=plans)
-        with visionrt.load(path, device="cuda:0") as gpu:
-            assert gpu.device == "cuda:0"
-            with visionrt.load(path, device="cpu") as cpu:
-                yield gpu, cpu
-
-
-def assert_same(got: Any, wanted: Any) -> None:
-    assert type(got) is type(wanted)
-    assert got.image_hw == wanted.image_hw
-    for name in ("class_id", "xyxy", "confidence", "logits", "mask", "keypoints"):
-        expected = getattr(wanted, name, None)
-        if expected is not None:
-            np.testing.assert_array_equal(getattr(got, name), expected, err_msg=name)
-
-
-def error_of(call: Callable[[], Any]) -> MissingDependencyError | None:
-    try:
-        call()
-    except MissingDependencyError as error:
-        return error
-    return None
-
-
-def random_images(count: int, seed: int = 1) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    sizes = rng.integers(1, 90, (count, 2))
-    tones = rng.uniform(0, 255, (count, 3))
-    return [
-        np.clip(rng.normal(tone, 20, (h, w, 3)), 0, 255).astype(np.uint8)
-        for (h, w), tone in zip(sizes, tones, strict=True)
-    ]
+from visionrt.errors import InputDataError
 
 
 @pytest.mark.parametrize("defers", [False, True])
@@ -198,6 +102,35 @@ def real_model(name: str) -> None:
             assert_same(got, wanted)
 
 
+@pytest.mark.parametrize("form", ["v8", "v8_rows", "v5", "yolox"])
+def test_every_yolo_form(fake_gpu: FakeGpu, emulated_kernels: Path, form: str) -> None:
+    fake_gpu.run(yolo_form, form, kernels=emulated_kernels)
+
+
+def yolo_form(form: str) -> None:
+    head, options = ("yolox", {}) if form == "yolox" else ("yolo", {"form": form})
+    for changes in ({}, {"multi_label": True}):
+        recipe = dataclasses.replace(BOXES, head=head, head_options={**options, **changes})
+        for agnostic in (False, True):
+            recipe = dataclasses.replace(recipe, class_agnostic=agnostic)
+            with both(yolo_model(form=form), recipe) as (gpu, cpu):
+                pairs = [(gpu(image), cpu(image)) for image in random_images(4)]
+                for got, wanted in pairs:
+                    assert_same(got, wanted)
+                assert sum(len(wanted) for _, wanted in pairs) > 4
+
+
+def test_float16_outputs_are_decoded_on_the_host(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(float16_outputs, kernels=emulated_kernels)
+
+
+def float16_outputs() -> None:
+    with both(yolo_model(half=True), BOXES) as (gpu, cpu):
+        for image in (*random_images(4), *random_images(2)):
+            assert_same(gpu(image), cpu(image))
+        assert "outputs on the CPU" in gpu.explain()
+
+
 def test_an_infinite_box_goes_the_twins_way(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
     fake_gpu.run(infinite_box, kernels=emulated_kernels)
 
@@ -212,52 +145,6 @@ def infinite_box() -> None:
                 assert_same(results, cpu(image, max_det=max_det))
 
 
-def test_a_lost_context_is_one_clear_error(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
-    fake_gpu.run(lost_context, kernels=emulated_kernels, loses_context=True)
-
-
-def lost_context() -> None:
-    image = random_images(1)[0]
-    with both(yolo_model(), BOXES) as (gpu, _):
-        gpu(image)
-        fake_cuda.fail("execute", 2, fake_cuda.ILLEGAL_ADDRESS)
-        for _ in range(3):  # nothing works in this process any more, and nothing hangs
-            error = error_of(lambda: gpu(image))
-            assert error is not None
-            assert "illegal memory access" in error.got
-            assert "Start the program again" in error.fix
-    # Closing did not raise. What a lost context held cannot be freed: no leak check.
-    sys.stdout.flush()
-    os._exit(0)
-
-
-@pytest.mark.parametrize("how", ["capturable", "fails_in_capture", "driver"])
-def test_capture_refused(fake_gpu: FakeGpu, emulated_kernels: Path, how: str) -> None:
-    fake_gpu.run(capture_refused, how, kernels=emulated_kernels)
-
-
-def capture_refused(how: str) -> None:
-    options: dict[str, bool] = {}
-    if how == "capturable":
-        options = {"capturable": False}
-    elif how == "fails_in_capture":
-        options = {"fails_in_capture": True}
-    else:
-        fake_cuda.fail("cuStreamBeginCapture", 1, fake_cuda.CAPTURE_UNSUPPORTED)
-    with both(yolo_model(), BOXES, **options) as (gpu, cpu):
-        for image in random_images(4):
-            assert_same(gpu(image), cpu(image))
-        assert fake_cuda.calls("cuGraphLaunch") == 0
-        note = gpu.explain().splitlines()[-1]
-        reason = {
-            "capturable": "these shapes cannot be captured",
-            "fails_in_capture": "no message from the library",
-            "driver": "not permitted when stream is capturing",
-        }[how]
-        assert "no CUDA graphs: " in note
-        assert reason in note
-
-
 def test_many_sizes_update_graphs_in_place(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
     fake_gpu.run(many_sizes, kernels=emulated_kernels)
 
@@ -270,118 +157,6 @@ def many_sizes() -> None:
         assert fake_cuda.calls("cuGraphInstantiateWithFlags") <= 8 + 5  # buffers that grew
         assert fake_cuda.calls("cuGraphExecUpdate") >= 10
     assert fake_cuda.live("graph_execs") == 0
-
-
-def test_out_of_memory_at_every_allocation(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
-    fake_gpu.run(out_of_memory, kernels=emulated_kernels)
-
-
-def out_of_memory() -> None:
-    image = random_images(1)[0]
-    with both(yolo_model(), BOXES) as (_, cpu):
-        wanted = cpu(image)
-    # PyCUDA asks once more for device memory, not for page-locked memory.
-    for call, times in (("cuMemAlloc", 2), ("cuMemHostAlloc", 1)):
-        at = 1
-        while True:
-            with both(yolo_model(), BOXES) as (gpu, _):
-                fake_cuda.fail(call, at, fake_cuda.OUT_OF_MEMORY, times=times)
-                error = error_of(lambda gpu=gpu: gpu(image))
-                missed = fake_cuda.pending_faults()
-                assert bool(missed) == (error is None)
-                if error is not None:
-                    assert "out of memory" in error.got
-                    assert "Close other programs on the GPU" in error.fix
-                fake_cuda.clear()
-                assert_same(gpu(image), wanted)  # the next frame works
-                assert_same(gpu(image), wanted)
-            assert not fake_cuda.leaks(), (call, at, fake_cuda.leaks())
-            if missed:
-                break
-            at += 1
-        assert at > 2, call
-
-
-@pytest.mark.parametrize("call", ["cuLaunchKernel", "cuGraphLaunch", "cuMemcpyHtoDAsync"])
-def test_a_failing_call_costs_one_frame(
-    fake_gpu: FakeGpu, emulated_kernels: Path, call: str
-) -> None:
-    fake_gpu.run(failing_call, call, kernels=emulated_kernels)
-
-
-def failing_call(call: str) -> None:
-    image = random_images(1)[0]
-    with both(yolo_model(), BOXES) as (gpu, cpu):
-        for warm in range(3):
-            fake_cuda.fail(call, 1, 701)
-            if call == "cuGraphLaunch" and warm == 0:
-                fake_cuda.clear()
-            error = error_of(lambda: gpu(image))
-            # While a graph is recorded, a refused launch is a refused recording, and the frame
-            # is queued plainly.
-            assert error is None or "a GPU that can" in str(error)
-            assert error is not None or warm > 0 or call == "cuGraphLaunch"
-            fake_cuda.clear()
-            assert_same(gpu(image), cpu(image))
-
-
-def test_eight_threads_over_two_lanes(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
-    fake_gpu.run(eight_threads, kernels=emulated_kernels, fast=True)
-
-
-def eight_threads() -> None:
-    images = random_images(8)
-    with both(yolo_model(), BOXES) as (gpu, cpu):
-        wanted = [cpu(image) for image in images]
-        failures: list[BaseException] = []
-
-        def work(first: int) -> None:
-            try:
-                for i in range(200):
-                    at = (first + i) % len(images)
-                    assert_same(gpu(images[at]), wanted[at])
-            except BaseException as error:  # noqa: BLE001 - reported below
-                failures.append(error)
-
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(100)
-        assert not failures, failures[0]
-        assert not any(thread.is_alive() for thread in threads)
-
-
-def test_close_during_use_and_exit_without_close(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
-    fake_gpu.run(close_during_use, kernels=emulated_kernels)
-    with pytest.raises(AssertionError, match=r"^exit 1\n[\s\S]*'streams': 2"):
-        # Nothing is released yet when the child looks; the exit itself must not crash.
-        fake_gpu.run(no_close, kernels=emulated_kernels)
-
-
-def close_during_use() -> None:
-    image = random_images(1)[0]
-    with both(yolo_model(), BOXES) as (gpu, cpu):
-        wanted = cpu(image)
-        futures = [gpu.submit(image) for _ in range(6)]
-        futures[0].result()
-        clone = gpu.clone()
-        gpu.close()
-        for future in futures:
-            if not future.cancelled():
-                assert_same(future.result(), wanted)
-        assert_same(clone(image), wanted)
-        clone.close()
-
-
-_kept: list[Any] = []
-
-
-def no_close() -> None:
-    stack = contextlib.ExitStack()
-    gpu, _ = stack.enter_context(both(yolo_model(), BOXES))
-    gpu(random_images(1)[0])
-    _kept.append(stack)
 
 
 def test_the_double_has_no_name_that_the_bindings_lack(fake_gpu: FakeGpu) -> None:
