@@ -24,7 +24,9 @@ from visionrt import _core
 from visionrt.errors import MissingDependencyError, UsageError
 
 _NO_DRIVER = "Install the NVIDIA driver, version 580 or later for CUDA 13."
-_NO_PYCUDA = "Run: pip install pycuda"
+_NO_PYCUDA = (
+    "Run: pip install pycuda; or, where it fails, tools/dev/install_pycuda.py of the sources."
+)
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 
@@ -337,7 +339,7 @@ def _driver() -> Any:
         raise MissingDependencyError(
             "a working PyCUDA",
             got=str(error),
-            fix="Build it again here: pip install --force-reinstall --no-cache-dir pycuda",
+            fix="Build it again here: python tools/dev/install_pycuda.py, in the sources.",
         ) from error
     try:
         cuda.init()
