@@ -86,11 +86,13 @@ def yolo_model(
 
 
 @contextlib.contextmanager
-def both(model: bytes, recipe: Recipe, **options: Any) -> Iterator[tuple[Any, Any]]:
-    """The same engine file on the GPU and as its CPU twin."""
+def both(
+    model: bytes, recipe: Recipe, *, session: device_engines.Session | None = None, **options: Any
+) -> Iterator[tuple[Any, Any]]:
+    """The same engine file on the GPU and as its CPU twin; ``session`` may run the former."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        device_engines.plans_run(device_engines.Session(model), **options),
+        device_engines.plans_run(session or device_engines.Session(model), **options),
     ):
         plans = {PLAN.member: (PLAN, rtx_plan())}
         path = write_engine(Path(folder) / "model.engine", model, recipe, plans=plans)

@@ -8,6 +8,8 @@ which runs in a process of its own; see fake_gpu.py.
 from __future__ import annotations
 
 import dataclasses
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,35 @@ def alternating_batches() -> None:
             for got, wanted in zip(gpu(images[:count]), cpu(images[:count]), strict=True):
                 assert_same(got, wanted)
             gpu.backend.run({"image": tensor})
+
+
+def test_two_lanes_overlap(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(two_lanes, kernels=emulated_kernels)
+
+
+class Meeting(device_engines.Session):
+    """An engine that waits, once ``meets`` is set, until another lane is in it as well."""
+
+    meets = False
+    barrier = threading.Barrier(2, timeout=30)
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.meets:
+            self.barrier.wait()
+        return super().__call__(feeds)
+
+
+def two_lanes() -> None:
+    session = Meeting(yolo_model())
+    first, second = random_images(2)
+    with both(yolo_model(), BOXES, session=session) as (gpu, cpu):
+        gpu(first)
+        session.meets = True
+        for _ in range(4):  # plain, recorded and replayed frames
+            futures = [gpu.submit(first), gpu.submit(second)]
+            for future, image in zip(futures, (first, second), strict=True):
+                assert_same(future.result(60), cpu(image))
+        session.meets = False
 
 
 def test_gpu_arrays_are_read_where_they_lie(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
