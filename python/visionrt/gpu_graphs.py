@@ -9,6 +9,9 @@ from visionrt import _core
 from visionrt.device import Stream, cuda_errors
 from visionrt.errors import MissingDependencyError
 
+# Failures in a row until graphs are given up. One may be chance: the garbage collector, freeing
+# another model's memory in the middle of a recording, spoils it.
+ATTEMPTS = 2
 LIMIT = 8  # graphs kept per lane; each holds some 100 kB of driver memory
 
 
@@ -28,6 +31,7 @@ class GraphCache:
         self._limit = limit
         self._graphs: OrderedDict[Hashable, _core.Graph] = OrderedDict()
         self._warm: set[Hashable] = set()
+        self._failures = 0
         self.problem = ""
         self.made = self.updated = self.replayed = 0
 
@@ -71,13 +75,16 @@ class GraphCache:
         self._warm.clear()
 
     def _make(self, key: Hashable, enqueue: Callable[[], None]) -> _core.Graph | None:
-        """The graph for a key, or None where recording is refused, which ``problem`` then says."""
+        """The graph for a key, or None where it is refused; ``problem`` says so in the end."""
         try:
             recording = self._record(enqueue)
             graph = self._renewed(recording)
         except MissingDependencyError as error:
-            self.stop(error.got)
+            self._failures += 1
+            if self._failures >= ATTEMPTS:
+                self.stop(error.got)
             return None
+        self._failures = 0
         self._graphs[key] = graph
         return graph
 
@@ -87,10 +94,11 @@ class GraphCache:
             _core.graph_begin(handle)
             try:
                 enqueue()
+                return _core.graph_end(handle)
             except BaseException:
+                # Or the stream would go on recording.
                 _core.graph_discard(handle)
                 raise
-            return _core.graph_end(handle)
 
     def _renewed(self, recording: _core.GraphRecording) -> _core.Graph:
         """The oldest graph, changed in place, when the cache is full; else a new one."""

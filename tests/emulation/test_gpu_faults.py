@@ -50,7 +50,7 @@ def capture_refused(how: str) -> None:
     elif how == "fails_in_capture":
         options = {"fails_in_capture": True}
     else:
-        fake_cuda.fail("cuStreamBeginCapture", 1, fake_cuda.CAPTURE_UNSUPPORTED)
+        fake_cuda.fail("cuStreamBeginCapture", 1, fake_cuda.CAPTURE_UNSUPPORTED, times=2)
     with both(yolo_model(), BOXES, **options) as (gpu, cpu):
         for image in random_images(4):
             assert_same(gpu(image), cpu(image))
@@ -63,6 +63,21 @@ def capture_refused(how: str) -> None:
         }[how]
         assert "no CUDA graphs: " in note
         assert reason in note
+
+
+def test_one_spoiled_recording_is_tried_again(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(spoiled_recording, kernels=emulated_kernels)
+
+
+def spoiled_recording() -> None:
+    image = random_images(1)[0]
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        gpu(image)
+        fake_cuda.fail("cuStreamEndCapture", 1, 901)
+        for _ in range(3):
+            assert_same(gpu(image), cpu(image))
+        assert fake_cuda.calls("cuGraphLaunch") == 2
+        assert gpu.explain().endswith("CUDA graphs")
 
 
 def test_out_of_memory_at_every_allocation(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
