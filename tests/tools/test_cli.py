@@ -62,8 +62,8 @@ def test_version(capsys):
 
 
 def test_commands_are_those_that_work():
-    expected = {"build", "check", "inspect", "verify", "extract", "guess", "audit"}
-    assert set(cli.commands) == expected
+    want = {"build", "check", "inspect", "verify", "diff", "debug", "extract", "guess", "audit"}
+    assert set(cli.commands) == want
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 from trtconvert.evidence import Evidence
 from trtconvert.options import BuildOptions
+from trtconvert.output import REPORT
 from trtconvert.precision import TypedGraph
 from trtconvert.progress import Progress
 from trtconvert.transfer import Transfer, measure_transfer
+from visionrt.engine_file import EngineFile
 from visionrt.metrics import Agreement
 from visionrt.recipe import Recipe
 
@@ -43,3 +46,12 @@ def keep_operating_point(
     details = {**again.details, "twin_agreement": twin.agreement}
     again = dataclasses.replace(again, details=details, warnings=agreement.warnings)
     return dataclasses.replace(recipe, confidence=chosen), again, transfer
+
+
+def fp32_recipe(file: EngineFile) -> Recipe:
+    """The recipe of an engine file with the threshold that its float32 model has."""
+    recipe = file.manifest.recipe
+    if REPORT not in file.manifest.members:
+        return recipe
+    transfer = json.loads(file.read(REPORT)).get("confidence")
+    return recipe if transfer is None else dataclasses.replace(recipe, confidence=transfer["fp32"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from onnx import ModelProto
 
 from trtconvert.evidence import evidence_in
 from trtconvert.load import load_model
-from trtconvert.output import REPORT
+from trtconvert.operating_point import fp32_recipe
 from trtconvert.passes.emulate_fp16 import emulate_fp16
 from trtconvert.progress import Progress, silent
 from trtconvert.verify import MaxDrop, enforce
@@ -73,13 +71,13 @@ def reverify(
             graphs["typed"] = emulate_fp16(typed).SerializeToString()
         if manifest.twin is not None:
             graphs["twin"] = file.read(manifest.twin)
-        fp32_recipe = _fp32_recipe(file)
-    evidence = evidence_in(loaded.model, fp32_recipe, images)
+        recipe = fp32_recipe(file)
+    evidence = evidence_in(loaded.model, recipe, images)
     evidence.check(max_drop)
     agreements: dict[str, Agreement] = {}
     for name, graph in graphs.items():
         agreements[name] = evidence.compare(
-            graph, progress, optimize=name == "twin", confidence=_transferred(manifest, fp32_recipe)
+            graph, progress, optimize=name == "twin", confidence=_transferred(manifest, recipe)
         )
         warnings += [w for w in agreements[name].warnings if w not in warnings]
         if max_drop is not None:
@@ -87,18 +85,7 @@ def reverify(
     return Reverified(str(engine), agreements, tuple(warnings))
 
 
-def _fp32_recipe(file: EngineFile) -> Recipe:
-    """The recipe with the threshold that the float32 model has."""
-    recipe = file.manifest.recipe
-    if REPORT not in file.manifest.members:
-        return recipe
-    confidence = json.loads(file.read(REPORT)).get("confidence")
-    return (
-        recipe if confidence is None else dataclasses.replace(recipe, confidence=confidence["fp32"])
-    )
-
-
-def _transferred(manifest: Manifest, fp32_recipe: Recipe) -> float | None:
+def _transferred(manifest: Manifest, recipe: Recipe) -> float | None:
     """The score threshold of the file's graphs where it is another than the model's."""
     confidence = manifest.recipe.confidence
-    return None if confidence == fp32_recipe.confidence else confidence
+    return None if confidence == recipe.confidence else confidence
