@@ -124,7 +124,7 @@ def alternatives(spec: PreprocessSpec) -> list[_Alternative]:
     out = []
     swapped = {"rgb": "bgr", "bgr": "rgb"}.get(spec.color)
     if swapped is not None:
-        text = f"with its channels in the order {swapped.upper()} than {spec.color.upper()}"
+        text = f"with its channels in the order {swapped.upper()} than {spec.color.upper()}, as specified"
         # Mean and std stay with their planes, as if the images' channels were swapped.
         out.append(_Alternative("color-order", text, spec.replace(color=swapped)))
     if spec.dtype == "uint8":
@@ -133,7 +133,7 @@ def alternatives(spec: PreprocessSpec) -> list[_Alternative]:
     for name, (mean, std) in _SCALES.items():
         other = spec.replace(mean=mean[::step], std=std[::step])
         if not _is_same_scale(spec, other):
-            text = f"to pixels scaled as {name} than as mean and std"
+            text = f"to pixels scaled as {name} than as specified"
             out.append(_Alternative("scale", text, other))
     return out
 
@@ -202,8 +202,8 @@ def _preferences(preferred: Sequence[_Alternative]) -> list[Finding]:
         return []
     best = max(preferred, key=lambda a: (a.code == "scale", a.gain))
     text = (
-        f"the model answers better {best.text} of its preprocess spec (steadiness "
-        f"+{best.gain:.2f} on {len(best.whole)} images): check --preprocess and the images"
+        f"the model answers better {best.text} (steadiness +{best.gain:.2f} on "
+        f"{len(best.whole)} images): check --preprocess, and how the images were written"
     )
     return [Finding(best.code, text)]
 
