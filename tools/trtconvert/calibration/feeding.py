@@ -124,7 +124,8 @@ def alternatives(spec: PreprocessSpec) -> list[_Alternative]:
     out = []
     swapped = {"rgb": "bgr", "bgr": "rgb"}.get(spec.color)
     if swapped is not None:
-        text = f"with its channels in the order {swapped.upper()} than {spec.color.upper()}, as specified"
+        orders = f"{swapped.upper()} than {spec.color.upper()}"
+        text = f"with its channels in the order {orders}, as specified"
         # Mean and std stay with their planes, as if the images' channels were swapped.
         out.append(_Alternative("color-order", text, spec.replace(color=swapped)))
     if spec.dtype == "uint8":
