@@ -75,8 +75,10 @@ RTX_ONLY = frozenset(
         "IExecutionContext.is_stream_capturable",
     }
 )
-# The bindings look it up on the caller's object; their class does not show it.
-OVERRIDDEN_ONLY = frozenset({"IOutputAllocator.reallocate_output_async"})
+# The bindings look these up on the caller's object; their class does not show them.
+OVERRIDDEN_ONLY = frozenset(
+    {"IOutputAllocator.reallocate_output", "IOutputAllocator.reallocate_output_async"}
+)
 # The C functions that the bindings of full TensorRT import from its libraries.
 _ENTRY_POINTS = (
     "createInferBuilder_INTERNAL",

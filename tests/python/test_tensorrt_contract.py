@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import tensorrt_contract as contract
@@ -42,6 +44,17 @@ def test_every_file_that_uses_tensorrt_is_read() -> None:
 def test_tensorrt_rtx_has_every_name() -> None:
     assert contract.missing(rtx) == []
     _list(f"TensorRT-RTX {rtx.__version__}", contract.names_used())
+
+
+@pytest.mark.parametrize("module", ["tensorrt_rtx_bindings", "tensorrt_bindings"])
+def test_methods_that_the_classes_do_not_show_are_called(module: str) -> None:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"not run: {module} is not installed")
+    (library,) = Path(spec.origin).parent.glob("tensorrt*.so")
+    program = library.read_bytes()
+    for name in contract.OVERRIDDEN_ONLY:
+        assert f"\0{name.rpartition('.')[2]}\0".encode() in program
 
 
 @pytest.mark.parametrize("version", contract.stored_versions())
