@@ -77,7 +77,11 @@ RTX_ONLY = frozenset(
 )
 # The bindings look these up on the caller's object; their class does not show them.
 OVERRIDDEN_ONLY = frozenset(
-    {"IOutputAllocator.reallocate_output", "IOutputAllocator.reallocate_output_async"}
+    {
+        "IOutputAllocator.notify_shape",
+        "IOutputAllocator.reallocate_output",
+        "IOutputAllocator.reallocate_output_async",
+    }
 )
 # The C functions that the bindings of full TensorRT import from its libraries.
 _ENTRY_POINTS = (

@@ -30,7 +30,6 @@ def test_the_sources_are_read() -> None:
         "ParserError.node_operator",
         "IExecutionContext.is_stream_capturable",
         "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
-        "IOutputAllocator.notify_shape",
         "IProgressMonitor.step_complete",
     ):
         assert name in names
