@@ -1,0 +1,69 @@
+"""The checks of tests/gpu, run on the fake GPU: what they ask can be answered, and is met there."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import fake_cuda
+import gpu_models
+import pytest
+from fake_gpu import FakeGpu
+from real_models import RECIPES
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "gpu"))
+
+FORMS = ("v8", "v8_rows", "v5", "yolox")
+CHECKS: dict[str, tuple[Any, ...]] = {
+    "graphs_are_replayed": (),
+    "capture_refused": (),
+    "out_of_memory": (),
+    **{f"decoded_exactly {form}": (form,) for form in FORMS},
+    **{
+        f"preprocess_bytes {spec}": (spec, 10)
+        for spec in ("yolo", "yolox", "stretch", "imagenet", "bytes", "halves")
+    },
+    "nms_indices": (30, 300),
+    **{f"real_model {name}": (name, "fp16") for name in sorted(RECIPES)},
+}
+
+
+@pytest.mark.parametrize("check", sorted(CHECKS))
+def test_checks_pass_on_the_fake_gpu(fake_gpu: FakeGpu, emulated_kernels: Path, check: str) -> None:
+    fake_gpu.run(run_check, check, kernels=emulated_kernels, fast=True)
+
+
+def run_check(check: str) -> None:
+    if check == "out_of_memory":
+        fake_cuda.set_memory(512 << 20)  # the host's memory stands in for it
+    arguments = CHECKS[check]
+    function = getattr(importlib.import_module("gpu_checks"), check.split(maxsplit=1)[0])
+    # The comparison within tolerances, too.
+    real_gpu = importlib.import_module("real_gpu")
+    gpu_models.FakePlatform.compare = _both_ways(real_gpu, gpu_models.FakePlatform.compare)
+    function(*arguments)
+
+
+def _both_ways(real_gpu: Any, exact: Any) -> Any:
+    def compare(self: Any, got: Any, wanted: Any) -> None:
+        exact(self, got, wanted)
+        if hasattr(wanted, "xyxy") or hasattr(wanted, "logits"):
+            real_gpu.close_to(got, wanted, real_gpu.TOLERANCE)
+
+    return compare
+
+
+def test_a_bad_address_on_the_fake_gpu(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(bad_address, kernels=emulated_kernels, loses_context=True)
+
+
+def bad_address() -> None:
+    importlib.import_module("gpu_checks").bad_address()
+    assert any("out of bounds" in finding for finding in fake_cuda.findings())
+    # What a lost context held cannot be freed: no leak check.
+    sys.stdout.flush()
+    os._exit(0)
