@@ -10,9 +10,15 @@ from typing import Any
 
 import fake_cuda
 import gpu_models
+import onnx
 import pytest
 from fake_gpu import FakeGpu
-from real_models import RECIPES
+from real_models import ASTRONAUT, COFFEE, RECIPES
+
+from trtconvert.passes.emulate_fp16 import emulate_fp16
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
+from visionrt.image_io import decode
+from visionrt.preprocess import Preprocessor
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "gpu"))
@@ -55,6 +61,26 @@ def _both_ways(real_gpu: Any, exact: Any) -> Any:
             real_gpu.close_to(got, wanted, real_gpu.TOLERANCE)
 
     return compare
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_the_tolerance_is_above_the_rounding_of_fp16(name: str) -> None:
+    """With float16 rounding after each node on the CPU; and far below what a wrong image gives."""
+    checks = importlib.import_module("gpu_checks")
+    typed = checks.graph(name, "fp16")
+    limit = checks.rounding(typed, "fp16")
+    rounded = emulate_fp16(onnx.load_from_string(typed)).SerializeToString()
+    engines = [OnnxRuntimeBackend(model) for model in (checks.graph(name, "fp32"), rounded)]
+    input_name = engines[0].inputs[0].name
+    head, prepare = RECIPES[name].head, Preprocessor(RECIPES[name].preprocess)
+    images = [decode(image) for image in (ASTRONAUT, COFFEE)]
+    (wanted, other), got = (
+        [engine.run({input_name: prepare([image])}) for image in images] for engine in engines
+    )
+    assert max(checks.output_errors(head, got[0], wanted).values()) <= limit
+    assert max(checks.output_errors(head, other, wanted).values()) > 3 * limit
+    for engine in engines:
+        engine.close()
 
 
 def test_a_bad_address_on_the_fake_gpu(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:

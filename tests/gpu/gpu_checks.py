@@ -178,12 +178,22 @@ def rounding(model: bytes, precision: str) -> float:
     return 2**-11 * (layers * (3 if precision == "fp16" else 1)) ** 0.5
 
 
-def output_errors(got: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> dict[str, float]:
-    """The root mean square of the difference of each output, as a share of its largest value."""
+def output_errors(
+    head: str, got: dict[str, np.ndarray], wanted: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """The root mean square of the difference of each output, as a share of its largest value.
+
+    Of keypoints (y, x, score) only those that the model is sure of are compared: the place of
+    another is the largest of nearly equal values.
+    """
     out = {}
     for name, array in wanted.items():
         difference = got[name].astype(np.float64) - array
-        out[name] = float(np.sqrt((difference**2).mean()) / max(np.abs(array).max(), 1e-9))
+        if head == "keypoints":
+            difference = difference[array[..., 2] >= 0.3]
+        if difference.size:
+            largest = max(float(np.abs(array).max()), 1e-9)
+            out[name] = float(np.sqrt((difference**2).mean()) / largest)
     return out
 
 
@@ -205,8 +215,8 @@ def real_model(name: str, precision: str) -> None:
                 frame_is_exact(gpu, image)
             _, outputs = what_the_lane_holds(gpu, recipe.preprocess)
             wanted = twin.backend.run({input_name: prepare([image])})
-            errors = output_errors(outputs, wanted)
-            assert max(errors.values()) <= limit, (name, precision, errors, limit)
+            errors = output_errors(recipe.head, outputs, wanted)
+            assert max(errors.values(), default=0.0) <= limit, (name, errors, limit)
 
 
 def graphs_are_replayed() -> None:
