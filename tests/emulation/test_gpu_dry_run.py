@@ -83,6 +83,32 @@ def test_the_tolerance_is_above_the_rounding_of_fp16(name: str) -> None:
         engine.close()
 
 
+def test_the_operations_that_are_timed(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    """Their times here mean nothing; what they queue is valid."""
+    fake_gpu.run(timed_operations, kernels=emulated_kernels, fast=True)
+
+
+def timed_operations() -> None:
+    sys.path.append(str(HERE.parents[1] / "benchmarks"))
+    gpu_kernels = importlib.import_module("gpu_kernels")
+    device = importlib.import_module("visionrt.device").open_device(0)
+    bench = gpu_kernels.Bench(device)
+    with device.current():
+        for operation in gpu_kernels.operations(bench):
+            if "30000" in operation.name:
+                continue  # takes long here
+            before = fake_cuda.calls("execute")
+            operation.enqueue(bench.stream.handle)
+            bench.stream.synchronize()
+            assert 1 <= fake_cuda.calls("execute") - before <= operation.launches, operation.name
+            # 1 TB/s: 6 MB of image and 5 MB of tensor take 11 µs.
+            if operation.name.startswith("preprocess 1080×1920 to 640×640"):
+                assert operation.bytes == 3 * 1080 * 1920 + 4 * 3 * 640 * 640
+                assert operation.floor_us(1e12) == pytest.approx(11.136)
+                assert operation.limit_us(1e12) == pytest.approx(121.36)
+    bench.close()
+
+
 def test_a_bad_address_on_the_fake_gpu(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
     fake_gpu.run(bad_address, kernels=emulated_kernels, loses_context=True)
 
