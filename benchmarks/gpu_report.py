@@ -142,7 +142,8 @@ def _tests_section(tests: dict[str, Any]) -> Iterator[str]:
 def _bench_section(benches: dict[str, Any]) -> Iterator[str]:
     if not benches:
         return
-    yield from ("", "## Frames", "", "Milliseconds per call; stages are medians.", "")
+    yield from ("", "## Frames", "", "Milliseconds per call; stages are medians.")
+    yield from ("Frames that stay on the GPU are one piece of work, shown as inference.", "")
     rows = []
     for name, bench in benches.items():
         latency = bench["latency_ms"]
