@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,15 @@ sys.path[:0] = [
     str(TESTS / "python"),
     str(TESTS.parent / "benchmarks"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _alone_on_the_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Workers of pytest-xdist take turns: some checks fill the memory, others measure time."""
+    # Each worker has a folder of its own in the run's.
+    with (tmp_path_factory.getbasetemp().parent / "gpu.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="module")
