@@ -8,9 +8,10 @@
 // Numerics: float32 as in decode/box_codes.h, contraction off: the CPU back end's bits. The order
 // of the candidates is arbitrary; source_index restores it.
 //
-// Byte formulas: n anchors, c classes, k candidates, all per image.
-// budget: decode_yolo_columns registers<=64 spills=0 shared<=0 bytes="4*n*c + 44*k"
-// budget: decode_yolo_rows registers<=64 spills=0 shared<=0 bytes="4*n*(c+1) + 44*k"
+// budget: decode_yolo_columns registers<=64 spills=0 shared<=0 launches=1 wide="store"
+//   bytes="4*anchors*classes + 44*candidates"
+// budget: decode_yolo_rows registers<=64 spills=0 shared<=0 launches=1 wide="store"
+//   bytes="4*anchors*(classes + 1) + 44*candidates"
 #include "decode/emit.cuh"
 
 namespace visionrt {
