@@ -5,7 +5,8 @@
 // Numerics: float32 as in decode/box_codes.h, exp included, contraction off: the CPU back end's
 // bits.
 //
-// Bytes: the classes of an anchor are read where its objectness passes, which every candidate's does.
+// Bytes: the classes of an anchor are read where its objectness passes, which every candidate's
+// does.
 //
 // budget: decode_yolox registers<=64 spills=0 shared<=0 launches=1 wide="store"
 //   bytes="4*anchors + 4*candidates*classes + 44*candidates"

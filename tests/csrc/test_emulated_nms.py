@@ -214,7 +214,7 @@ def test_several_chunks_under_the_checker() -> None:
 
 
 def several_tiles(n: int) -> int:
-    """Sizes around those of a sorted tile, ties across tiles, NaN; a batch with counts of its own."""
+    """Sizes around those of a sorted tile, ties across tiles, NaN, a count for each image."""
     rng = np.random.default_rng(n)
     scores = rng.choice(np.linspace(-1, 1, 300, dtype=F32), (2, n))
     scores[:, rng.integers(0, n, n // 10)] = np.nan

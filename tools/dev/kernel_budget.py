@@ -32,6 +32,8 @@ REFERENCE: dict[str, float] = {
     "classes": 80,
     "candidates": 8400,
     "kept": 300,
+    "mask_channels": 32,
+    "prototypes": 160 * 160,  # pixels
 }
 
 # Bytes per second, as the vendor states them.
