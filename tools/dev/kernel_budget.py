@@ -97,7 +97,7 @@ def evaluate(formula: str, sizes: Mapping[str, float]) -> float:
     """
 
     def value(node: ast.expr) -> float:
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
             return float(node.value)
         if isinstance(node, ast.Name) and node.id in sizes:
             return float(sizes[node.id])
@@ -137,8 +137,9 @@ def budgets_of(source: str) -> dict[str, Budget]:
         kernel = match["kernel"]
         if kernel in out:
             raise BudgetError(f"expected one budget for {kernel}, got two")
-        numbers = (int(match[name]) for name in ("registers", "spills", "shared"))
-        out[kernel] = Budget(*numbers, match["bytes"], int(match["launches"] or 1), wide)
+        registers, spills, shared = (int(match[key]) for key in ("registers", "spills", "shared"))
+        launches = int(match["launches"] or 1)
+        out[kernel] = Budget(registers, spills, shared, match["bytes"], launches, wide)
         evaluate(match["bytes"], REFERENCE)
     return out
 
