@@ -189,9 +189,8 @@ def _measure(
         "status": "measured",
         "cpu_seconds": usage.cpu_seconds,
         "wall_seconds": usage.wall_seconds,
-        "import_cpu_seconds": closing["import_cpu_seconds"],
         "peak_rss_bytes": usage.peak_rss_bytes,
-        "versions": closing["versions"],
+        **closing,
         "objections": objections(graph),
     }
     return line | ({"rtx": _rtx(graph, subject, options.build_rtx)} if options.build_rtx else {})

@@ -14,14 +14,15 @@ key              value
 ``photos``       the image files that the tensors were made of, in their order
 ===============  =================================================================================
 
-The last line that a runner prints is a JSON object: ``versions`` of the packages that it used,
-``cpu_seconds`` and ``import_cpu_seconds`` as the process itself counts them.
+The last line that a runner prints is a JSON object: ``versions`` of the packages that it used, and
+what the imports alone took, ``import_cpu_seconds`` and ``import_peak_rss_bytes``.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -75,11 +76,13 @@ def serve(quantize: Callable[[Job], None], packages: Sequence[str]) -> None:
         quantize: writes ``job.output``.
         packages: whose versions are told.
     """
-    imported = time.process_time()
-    quantize(read_job(Path(sys.argv[1])))
-    closing = {
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "cpu_seconds": time.process_time(),
-        "import_cpu_seconds": imported,
+    # macOS counts bytes, Linux KiB.
+    unit = 1 if sys.platform == "darwin" else 1024
+    imports = {
+        "import_cpu_seconds": time.process_time(),
+        "import_peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
     }
+    quantize(read_job(Path(sys.argv[1])))
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    closing = {"versions": versions, **imports}
     print("\n" + json.dumps(closing), flush=True)
