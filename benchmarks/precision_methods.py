@@ -15,7 +15,12 @@ from measured_child import Usage, run_measured
 from peers.environments import HERE, OURS
 from peers.protocol import Job
 
-_CONVOLUTIONS = ["Conv"]
+_ONNXRUNTIME_SCOPES: dict[str, dict[str, Any]] = {
+    "all operators": {"operators": None},
+    "convolutions": {"operators": ["Conv"]},
+    # As TensorRT fuses: what a convolution writes is rounded after its activation, if at all.
+    "inputs of convolutions": {"operators": ["Conv"], "float_outputs": ["Conv"]},
+}
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ METHODS = (
     Method(OURS, "default"),
     Method(OURS, "no layer raised", {"least_snr_db": 0.0}),
     *(
-        Method("onnxruntime", f"{scope}: {name}", {"method": method, "operators": operators})
-        for scope, operators in (("all operators", None), ("convolutions", _CONVOLUTIONS))
+        Method("onnxruntime", f"{scope}: {name}", {"method": method, **settings})
+        for scope, settings in _ONNXRUNTIME_SCOPES.items()
         for name, method in (
             ("min-max", "MinMax"),
             ("entropy", "Entropy"),

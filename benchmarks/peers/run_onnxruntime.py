@@ -1,8 +1,8 @@
 """Quantizes with ONNX Runtime's ``quantize_static``.
 
-Settings: ``method`` (``MinMax``, ``Entropy``, ``Percentile``) and ``operators``, a list of
-operator types or None for all that it knows. Both sides symmetric int8, weights per channel and a
-float bias, since TensorRT takes nothing else.
+Settings: ``method`` (``MinMax``, ``Entropy``, ``Percentile``); ``operators``, a list of operator
+types or None for all that it knows; ``float_outputs``, those whose outputs stay float. Both sides
+symmetric int8, weights per channel and a float bias, since TensorRT takes nothing else.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def quantize(job: Job) -> None:
             "ActivationSymmetric": True,
             "WeightSymmetric": True,
             "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": job.settings.get("float_outputs", []),
             "CalibPercentile": 99.99,
         },
     )
