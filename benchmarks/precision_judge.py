@@ -42,10 +42,11 @@ COLUMNS: dict[str, tuple[tuple[str, str, str], ...]] = {
 
 
 class _Answer(NamedTuple):
-    """Of a graph on one photo: the decoded result, and the raw outputs by name."""
+    """Of a graph on one photo: the result, the raw outputs, and a pose at no threshold."""
 
     result: Result
     outputs: dict[str, NDArray[Any]]
+    pose: Result | None
 
 
 class Judge:
@@ -86,13 +87,15 @@ class Judge:
 
     def _run(self, backend: Backend) -> Iterator[_Answer]:
         head = head_for(self._recipe, backend.outputs)
-        options = options_for(self._recipe)
+        options, lenient = (options_for(self._recipe, confidence=c) for c in (None, 0.0))
+        is_pose = self._recipe.task == "keypoints"
         name = image_input(self._recipe, backend.inputs).name
         for path in self._photos:
             pixels = image_io.decode(path)
             frame = Frame(pixels.shape[:2], self._preprocess.geometry(*pixels.shape[:2]))
             outputs = backend.run({name: self._preprocess([pixels])})
-            yield _Answer(head.decode(outputs, [frame], options)[0], outputs)
+            pose = head.decode(outputs, [frame], lenient)[0] if is_pose else None
+            yield _Answer(head.decode(outputs, [frame], options)[0], outputs, pose)
         backend.close()
 
     def _compare(self, answers: Iterable[_Answer]) -> dict[str, float | int]:
@@ -107,7 +110,7 @@ class Judge:
                 for which, result in enumerate((reference.result, answer.result)):
                     correct[which] += _is_correct(result, accepted)
             if self._recipe.task == "keypoints":
-                shifts.append(shifts_of_seen(reference.result, answer.result))
+                shifts.append(shifts_of_seen(reference.pose, answer.pose, self._recipe.confidence))
         agreement = accumulator.agreement()
         figures: dict[str, float | int] = dict(agreement.details)
         # An image on which only the candidate gives NaN agrees with nothing.
@@ -121,13 +124,13 @@ class Judge:
         return figures
 
 
-def shifts_of_seen(reference: Any, candidate: Any) -> NDArray[np.floating]:
+def shifts_of_seen(reference: Any, candidate: Any, threshold: float) -> NDArray[np.floating]:
     """How far each keypoint that the reference sees has moved, as a share of the longer side.
 
-    For models of one pose. Whether the candidate sees it too is not asked: one that sees nothing
-    would have no shift at all.
+    For models of one pose, decoded at no threshold. Whether the candidate sees the keypoint too is
+    not asked: one that sees nothing would have no shift at all.
     """
-    seen = reference.keypoints[0, :, 2] >= reference.threshold
+    seen = reference.keypoints[0, :, 2] >= threshold
     apart = reference.keypoints[0, seen, :2] - candidate.keypoints[0, seen, :2]
     return np.linalg.norm(apart, axis=-1) / max(reference.image_hw)
 

@@ -115,7 +115,7 @@ def test_a_keypoint_that_the_candidate_no_longer_sees_still_counts() -> None:
 
     reference = pose([[10, 10, 0.9], [20, 20, 0.1]])
     candidate = pose([[13, 14, 0.0], [90, 20, 0.9]])
-    assert shifts_of_seen(reference, candidate) == pytest.approx([0.05])
+    assert shifts_of_seen(reference, candidate, 0.25) == pytest.approx([0.05])
 
 
 def test_a_peer_without_an_environment_has_no_python(tmp_path: Path) -> None:
@@ -137,13 +137,16 @@ def test_a_runner_s_failure_is_reported_by_its_last_line(tmp_path: Path) -> None
         run_method(Path(sys.executable), METHODS[0], job, cores=1, timeout_s=60)
 
 
-def test_the_original_agrees_with_itself() -> None:
-    subject = read_subject("selfie_segmentation")
-    judge = Judge(subject, split_photos(48, limit=2).held_out)
-    figures = judge(subject.original)
+@pytest.mark.parametrize(
+    ("name", "figure", "expected"),
+    [("selfie_segmentation", "mean_iou", 1.0), ("movenet_lightning", "shift", 0.0)],
+)
+def test_the_original_agrees_with_itself(name: str, figure: str, expected: float) -> None:
+    subject = read_subject(name)
+    judge = Judge(subject, split_photos(48, limit=3).held_out)
+    assert judge.reference["images"] == 3
     # One side runs with ONNX Runtime's optimizations, which may move a pixel at an edge.
-    assert figures["mean_iou"] > 0.999
-    assert judge.reference["images"] == 2
+    assert judge(subject.original)[figure] == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.slow
