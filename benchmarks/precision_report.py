@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from precision_judge import COLUMNS
+from precision_methods import METHODS
 
 # What the JSON file holds, and one of its ``lines``.
 Body = dict[str, Any]
@@ -22,6 +23,10 @@ def report(body: Body) -> str:
         lines = [line for line in body["lines"] if line["model"] == name]
         if lines:
             parts.append(_table(lines))
+        there = {(line["peer"], line["method"]) for line in lines}
+        absent = [f"{m.peer}, {m.name}" for m in METHODS if (m.peer, m.name) not in there]
+        if absent:
+            parts.append(f"not run, as it was not asked for: {'; '.join(absent)}")
     return "\n".join(parts)
 
 

@@ -175,4 +175,5 @@ def test_a_small_run_measures_ours_and_a_peer_and_names_what_is_missing(tmp_path
     assert found["nncf", "default"]["status"] == "not run"
     assert "nncf  " in done.stdout
     assert "not run: no environment for nncf" in done.stdout
+    assert "not asked for: ours, no layer raised; onnxruntime, all operators" in done.stdout
     assert report(json.loads(results.read_text())) in done.stdout
