@@ -1,0 +1,25 @@
+"""Quantizes with this project's converter.
+
+Settings: fields of ``CalibrationOptions``. It reads the photos rather than the tensors that were
+made of them, so decoding and preprocessing count against it.
+"""
+
+from __future__ import annotations
+
+import onnx
+from protocol import Job, serve
+
+from trtconvert.calibration.options import CalibrationOptions
+from trtconvert.precision import typed_graph
+from visionrt.recipe import Recipe
+
+
+def quantize(job: Job) -> None:
+    """Write the typed graph: int8 with a float16 remainder."""
+    options = CalibrationOptions(images=job.photos, count=len(job.photos), **job.settings)
+    typed = typed_graph(onnx.load(job.model), Recipe.from_json(job.recipe), "int8", options)
+    onnx.save(typed.model, job.output)
+
+
+if __name__ == "__main__":
+    serve(quantize, ("onnxruntime", "onnx", "numpy"))
