@@ -59,5 +59,5 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         reasons=reasons,
         warnings=tuple(warnings),
     )
-    write_output(options, loaded, typed, targets, plans, report)
+    write_output(options, loaded, typed, ranges, targets, plans, report)
     return report
