@@ -186,9 +186,9 @@ class LaneFrames:
         if lane.generation != self._generation:
             self.graphs.clear()
             self._generation = lane.generation
-            problem = lane.capture_problem()
-            if problem:
-                self.graphs.stop(problem)
+        problem = lane.capture_problem()
+        if problem:
+            self.graphs.stop(problem)
         return is_planned
 
     def _prepare(

@@ -22,6 +22,7 @@ import onnxruntime as ort
 _HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 errors: list[BaseException] = []
 enqueued = 0
+SCRATCH_BYTES = 5000
 
 
 def _double() -> types.ModuleType:
@@ -74,7 +75,9 @@ def engine_spec(session: Session, *, batches: tuple[int, int] = (1, 8)) -> Any:
             if role == "INPUT" and -1 in shape:
                 least, most = ((n, *shape[1:]) for n in batches)
                 profile[value.name] = (least, least, most)
-    return _double().EngineSpec(tensors=tensors, compute=session, profiles=[profile])
+    return _double().EngineSpec(
+        tensors=tensors, compute=session, profiles=[profile], scratch_bytes=SCRATCH_BYTES
+    )
 
 
 def library_running(
@@ -111,6 +114,7 @@ def library_running(
             global enqueued  # noqa: PLW0603
             assert stream_handle
             assert double.cuda.is_current()
+            assert self._scratch is not None
             status = ctypes.c_int()
             stub.cuStreamIsCapturing(ctypes.c_void_p(stream_handle), ctypes.byref(status))
             if fails_in_capture and status.value:
@@ -128,11 +132,14 @@ def library_running(
             self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]
         ) -> Callable[[Any], None]:
             made_at = self._changes
+            scratch, size = self._scratch
 
             def run(_: Any) -> None:
                 try:
-                    # TensorRT's rule for graphs recorded from a context with memory of its own.
+                    # TensorRT's rule for graphs: what they were recorded from stays as it was.
                     assert made_at == self._changes, "a graph outlived a change of its context"
+                    assert (scratch, size) == self._scratch
+                    ctypes.memset(scratch, 7, size)
                     feeds = {}
                     for name, shape in shapes.items():
                         feeds[name] = np.empty(shape, self._dtype(name))
@@ -147,8 +154,8 @@ def library_running(
             return run
 
     class ICudaEngine(double.ICudaEngine):  # type: ignore[misc, name-defined]
-        def create_execution_context(self) -> Any:
-            assert double.cuda.is_current()
+        def create_execution_context(self, how: Any) -> Any:
+            super().create_execution_context(how)
             return IExecutionContext(self)
 
     class Runtime(double.Runtime):  # type: ignore[misc, name-defined]

@@ -24,9 +24,16 @@ ROLES: dict[Path, dict[str, str]] = {
     RUNTIME / "trt_io.py": {"trt": "", "engine": "ICudaEngine"},
     RUNTIME / "trt_lane.py": {
         "trt": "",
+        "raw": "IExecutionContext",
+    },
+    RUNTIME / "trt_context.py": {
+        "trt": "",
         "engine": "ICudaEngine",
+        "_engine": "ICudaEngine",
         "context": "IExecutionContext",
-        "_context": "IExecutionContext",
+        "config": "IRuntimeConfig",
+        "cache": "IRuntimeCache",
+        "_cache": "IRuntimeCache",
     },
     RUNTIME / "tensorrt.py": {"library": "", "_runtime": "Runtime"},
     BUILDER / "trt_progress.py": {"trt": ""},
@@ -43,12 +50,18 @@ ROLES: dict[Path, dict[str, str]] = {
         "tensor": "ITensor",
     },
 }
-# Only TensorRT-RTX has these, and only the rtx target comes to use them.
+# Only TensorRT-RTX has these, and they are used with it alone.
 RTX_ONLY = frozenset(
     {
         "ComputeCapability",
         "IBuilderConfig.num_compute_capabilities",
         "IBuilderConfig.set_compute_capability",
+        "ICudaEngine.create_runtime_config",
+        "IRuntimeCache.deserialize",
+        "IRuntimeCache.serialize",
+        "IRuntimeConfig.create_runtime_cache",
+        "IRuntimeConfig.set_execution_context_allocation_strategy",
+        "IRuntimeConfig.set_runtime_cache",
     }
 )
 
