@@ -261,10 +261,18 @@ def _build_in_child(
             child.stdout.close()
             with contextlib.suppress(BrokenPipeError):
                 child.stdin.close()
-    return _unpack(json.loads(answer), plan)
+    return _unpack(answer, plan)
 
 
-def _unpack(answer: Mapping[str, Any], plan: bytes) -> tuple[str, bytes]:
+def _unpack(line: bytes, plan: bytes) -> tuple[str, bytes]:
+    try:
+        answer = json.loads(line)
+    except ValueError as error:
+        raise BuildError(
+            "an answer from the builder process",
+            got=repr(line[:100]),
+            fix="Look for a sitecustomize or .pth file that prints when Python starts.",
+        ) from error
     if "error" not in answer:
         if len(plan) != answer["plan_bytes"]:
             raise BuildError(
@@ -274,11 +282,11 @@ def _unpack(answer: Mapping[str, Any], plan: bytes) -> tuple[str, bytes]:
             )
         return str(answer["library_version"]), plan
     kind = getattr(errors, answer["error"], BuildError)
-    error: VisionrtError = kind(answer["expected"], got=answer["got"], fix=answer["fix"])
-    if isinstance(error, errors.UsageError):
+    told: VisionrtError = kind(answer["expected"], got=answer["got"], fix=answer["fix"])
+    if isinstance(told, errors.UsageError):
         # The caller asked for no shapes or flags: here it is the file that does not fit.
-        error = BuildError(error.expected, got=error.got, fix="Build the engine file again.")
-    raise error
+        told = BuildError(told.expected, got=told.got, fix="Build the engine file again.")
+    raise told
 
 
 def _crashed(code: int, stderr: IO[bytes]) -> BuildError:

@@ -155,7 +155,8 @@ def library_running(
 
     class ICudaEngine(double.ICudaEngine):  # type: ignore[misc, name-defined]
         def create_execution_context(self, how: Any) -> Any:
-            super().create_execution_context(how)
+            if super().create_execution_context(how) is None:
+                return None
             return IExecutionContext(self)
 
     class Runtime(double.Runtime):  # type: ignore[misc, name-defined]

@@ -125,6 +125,16 @@ def key_parts(engine: str) -> None:
         assert len(set(keys)) == len(keys)
 
 
+def test_which_gpu_the_builder_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen(library: str, index: int) -> str:
+        return rebuilding._environment_for(library, index)["CUDA_VISIBLE_DEVICES"]
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert (seen("tensorrt", 0), seen("tensorrt", 2), seen("tensorrt_rtx", 2)) == ("0", "2", "-1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8932f937")
+    assert (seen("tensorrt", 0), seen("tensorrt", 1)) == ("3", "GPU-8932f937")
+
+
 def test_a_cache_that_cannot_be_written(fake_gpu: FakeGpu, engine: Path) -> None:
     fake_gpu.run(unwritable, str(engine))
 
@@ -169,6 +179,7 @@ def falls_back(engine: str) -> None:
         (crashes, "signal SIGABRT: segment"),
         (refuses, "an odd node"),
         (cut_off, "0 bytes"),
+        ("print('hello from sitecustomize')", "hello from"),
     ):
         rebuilding._BUILDER = code
         with loaded(engine, cache) as model:

@@ -38,6 +38,7 @@ class EngineSpec:
     fails_to_run: bool = False
     fails_to_infer: bool = False
     scratch_bytes: int = 0
+    contexts: int = 100  # that the GPU has room for
 
 
 destroyed: list[str] = []
@@ -187,9 +188,13 @@ class ICudaEngine:
         assert cuda.is_current()
         return IRuntimeConfig()
 
-    def create_execution_context(self, how: IRuntimeConfig) -> IExecutionContext:
+    def create_execution_context(self, how: IRuntimeConfig) -> IExecutionContext | None:
         assert cuda.is_current()
         assert how.strategy == real.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.spec.contexts == 0:
+            self.logger.log(real.ILogger.ERROR, "createExecutionContext: out of memory")
+            return None
+        self.spec.contexts -= 1
         # It compiles what the cache does not hold.
         if how.cache is not None and how.cache.kernels != KERNELS:
             how.cache.kernels = KERNELS

@@ -264,6 +264,16 @@ def test_a_run_that_fails_quotes_the_library(live: Counter[str]) -> None:
     assert nothing_is_left(live)
 
 
+@pytest.mark.parametrize("room", [0, 1])
+def test_no_room_for_every_lane_s_context(live: Counter[str], room: int) -> None:
+    spec = double.EngineSpec(FIXED.tensors, FIXED.compute, contexts=room)
+    with pytest.raises(MissingDependencyError, match="createExecutionContext: out of memory"):
+        opened(spec, lanes=2)
+    gc.collect()
+    assert nothing_is_left(live)
+    assert double.destroyed == [*["context"] * room, "engine", "runtime"]
+
+
 def test_shapes_that_cannot_be_inferred(live: Counter[str]) -> None:
     backend = opened(double.EngineSpec(FIXED.tensors, FIXED.compute, fails_to_infer=True))
     with pytest.raises(MissingDependencyError, match="infer the shapes"):

@@ -134,32 +134,22 @@ class Lane:
             MissingDependencyError: the GPU or its memory failed.
         """
         context = self._bound.pop(shape, None)
-        if context is None:
-            if len(self._bound) >= CONTEXTS:
-                self._bound.popitem(last=False)
-                self._current = None
-                self.generation += 1
-            context = self._context()
-        self._current = context
-        tensor = self._inputs[0]
-        self._memory[tensor.name].reserve(_bytes_of(shape, tensor))
-        for output in self._outputs:
-            # Another shape's tensor may have moved it since; unknown before the first bind.
-            known = context.outputs.get(output.name, (-1,))
-            if -1 not in known:
-                self._memory[output.name].reserve(_bytes_of(known, output))
-        if context.addresses != self._addresses():
-            # A failure in here leaves a context that is not kept.
-            mark = self._log.mark()
-            self._select_profile(context, {tensor.name: shape}, mark)
-            address = self._memory[tensor.name].address
-            self._set_input(context, tensor, shape, address, mark)
-            self._bind_outputs(context, mark)
-            context.addresses = self._addresses()
-            context.capture_problem = self._capture_problem(context.raw)
-        self._notice_moves()
+        try:
+            if context is None:
+                if len(self._bound) >= CONTEXTS:
+                    self._current = None
+                    self._bound.popitem(last=False)
+                    self.generation += 1
+                context = self._context()
+            self._current = context
+            self._bind(context, shape)
+        except BaseException:
+            # The context is dropped, and with it whatever was recorded from it.
+            self._current = None
+            self.generation += 1
+            raise
         self._bound[shape] = context
-        return all(-1 not in shape for shape in context.outputs.values())
+        return all(-1 not in sizes for sizes in context.outputs.values())
 
     def input_address(self) -> int:
         """Where the image tensor of the last :meth:`bind` lies on the device."""
@@ -208,6 +198,24 @@ class Lane:
         memory = (*self._memory.values(), *self._pinned.values(), self._scratch)
         for owned in (*memory, self.stream):
             owned.close()
+
+    def _bind(self, context: _Context, shape: Shape) -> None:
+        tensor = self._inputs[0]
+        self._memory[tensor.name].reserve(_bytes_of(shape, tensor))
+        for output in self._outputs:
+            # Another shape's tensor may have moved it since; unknown before the first bind.
+            known = context.outputs.get(output.name, (-1,))
+            if -1 not in known:
+                self._memory[output.name].reserve(_bytes_of(known, output))
+        if context.addresses != self._addresses():
+            mark = self._log.mark()
+            self._select_profile(context, {tensor.name: shape}, mark)
+            address = self._memory[tensor.name].address
+            self._set_input(context, tensor, shape, address, mark)
+            self._bind_outputs(context, mark)
+            context.addresses = self._addresses()
+            context.capture_problem = self._capture_problem(context.raw)
+        self._notice_moves()
 
     def _context(self) -> _Context:
         spare, self._spare = self._spare, None
