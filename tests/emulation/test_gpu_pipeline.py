@@ -340,9 +340,16 @@ def graphs_survive() -> None:
         gpu.backend.run({"image": np.zeros((4, 3, SIZE, SIZE), np.float32)})
         turn((1, 2))
         assert fake_cuda.calls("cuGraphInstantiateWithFlags") == before[0]
-        # A fifth shape takes the place of the first, and costs the graphs.
-        gpu(images[:5])
-        turn((4, 4, 4, 1, 1, 2, 3))
+        # A larger one moves the tensors, and nothing else that a graph was recorded with.
+        gpu.backend.run({"image": np.zeros((8, 3, SIZE, SIZE), np.float32)})
+        turn((1, 2, 3, 4) * 3)
+        # A fifth shape takes the place of the oldest, and costs the graphs; no buffer grows then.
+        wanted = cpu(images[:5])
+        turn((5, 5, 5))
+        before = fake_cuda.calls("cuGraphInstantiateWithFlags"), fake_cuda.calls("cuMemAlloc")
+        turn((4, 4, 4, 3, 3, 3, 2, 2, 2, 1, 1, 1, 5, 5, 5, 4, 4, 4))
+        after = fake_cuda.calls("cuGraphInstantiateWithFlags"), fake_cuda.calls("cuMemAlloc")
+        assert (after[0] > before[0], after[1]) == (True, before[1])
 
 
 def test_compiled_kernels_are_kept(
