@@ -138,7 +138,8 @@ class EngineFile:
     def _read_raw(self, member: str) -> bytes:
         try:
             return self._zip.read(member)
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
+            # RuntimeError: a flag of the member's own header, which nothing has checked so far.
             raise self._bad(f"a readable member {member}", str(error)) from error
 
 

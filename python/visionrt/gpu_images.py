@@ -1,15 +1,20 @@
-"""Images that lie in GPU memory already, by the CUDA Array Interface (version 3).
+"""Images that lie in GPU memory already, by DLPack or the CUDA Array Interface (version 3).
 
-PyTorch, CuPy, Numba and PyCUDA arrays have it. Nothing is copied: the preprocess kernel reads the
-caller's memory, after the work that the caller queued on the stream it names.
+PyTorch, CuPy, JAX, Numba and PyCUDA arrays have one or both. Nothing is copied: the preprocess
+kernel reads the caller's memory, after the work that the caller queued. DLPack is asked first: its
+owner is told which stream will read, and orders its own work before that. An array interface names
+a stream, or none where the memory is ready.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+import numpy as np
+
+from visionrt import dlpack
 from visionrt.errors import InputDataError
 
 _CHANNELS = 3
@@ -42,18 +47,48 @@ class DeviceImage:
 
 def is_on_device(source: object) -> TypeGuard[Any]:
     """Whether an object says that it lies in GPU memory."""
-    return hasattr(source, "__cuda_array_interface__")
+    if isinstance(source, (np.ndarray, str, bytes)):
+        return False
+    return hasattr(source, "__cuda_array_interface__") or dlpack.is_on_gpu(source)
 
 
-def device_image(source: Any) -> DeviceImage:
-    """A view of an object with ``__cuda_array_interface__``.
+def device_image(source: Any, reader: Callable[[], tuple[int, int]]) -> DeviceImage:
+    """A view of an object in GPU memory.
+
+    Args:
+        source: with ``__dlpack__`` or ``__cuda_array_interface__``.
+        reader: gives the number of the GPU that reads the image, and the handle of a stream of it
+            that may be made to wait for it. Called for DLPack alone.
 
     Raises:
-        InputDataError: not uint8, not (height, width, 3), or pixels that are not contiguous.
+        InputDataError: not uint8, not (height, width, 3), pixels that are not contiguous, or on
+            another GPU.
     """
+    if dlpack.is_on_gpu(source):
+        gpu, waiter = reader()
+        tensor = dlpack.export_from(source, gpu, waiter)
+        kind, strides = tensor.dtype.str, tensor.strides_bytes
+        return _checked(kind, tensor.shape, strides, tensor.address, waiter, tensor.owner)
     interface: Mapping[str, Any] = source.__cuda_array_interface__
-    shape = tuple(interface["shape"])
-    kind = interface["typestr"]
+    stream = interface.get("stream")
+    return _checked(
+        interface["typestr"],
+        tuple(interface["shape"]),
+        interface.get("strides"),
+        int(interface["data"][0]),
+        None if stream is None else int(stream),
+        source,
+    )
+
+
+def _checked(
+    kind: str,
+    shape: tuple[int, ...],
+    strides: Sequence[int] | None,
+    address: int,
+    stream: int | None,
+    owner: object,
+) -> DeviceImage:
     if kind != "|u1" or len(shape) != 3 or shape[2] != _CHANNELS or 0 in shape:
         raise InputDataError(
             "a GPU array of uint8 and shape (height, width, 3)",
@@ -61,20 +96,19 @@ def device_image(source: Any) -> DeviceImage:
             fix="Convert it on the GPU; for a batch give a list of images.",
         )
     height, width, _ = shape
-    strides = interface.get("strides") or (width * _CHANNELS, _CHANNELS, 1)
+    strides = strides or (width * _CHANNELS, _CHANNELS, 1)
     contiguous = strides[2] == 1 and (strides[1] == _CHANNELS or width == 1)
-    if not contiguous or strides[0] < width * _CHANNELS:
+    if not contiguous or (strides[0] < width * _CHANNELS and height > 1):
         raise InputDataError(
             "a GPU array with contiguous pixels, rows at any distance",
             got=f"strides {tuple(strides)}",
             fix="Make it contiguous on the GPU first.",
         )
-    stream = interface.get("stream")
     return DeviceImage(
-        address=int(interface["data"][0]),
+        address=address,
         height=height,
         width=width,
-        row_bytes=int(strides[0]),
-        stream=None if stream is None else int(stream),
-        owner=source,
+        row_bytes=max(int(strides[0]), width * _CHANNELS),
+        stream=stream,
+        owner=owner,
     )

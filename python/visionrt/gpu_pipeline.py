@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from visionrt import _core
 from visionrt.backends.base import DeviceBackend, DeviceLane
-from visionrt.device import close_with, cuda_errors
+from visionrt.device import Stream, close_with, cuda_errors, device_index, open_device
 from visionrt.errors import InputDataError
 from visionrt.gpu_boxes import BoxBlock, DeviceBoxHead
 from visionrt.gpu_graphs import GraphCache
@@ -52,9 +52,10 @@ class GpuPipeline:
         self._preprocess = preprocess
         self._head = head
         self._frames: dict[int, LaneFrames] = {}
+        self._streams: list[Stream] = []
         self._lock = threading.Lock()
         # The values, not self: the finalizer must not keep the owner alive.
-        self._close = close_with(self, _closer(self._frames))
+        self._close = close_with(self, _closer(self._frames, self._streams))
 
     def run(
         self,
@@ -92,6 +93,17 @@ class GpuPipeline:
         graphs = f"no CUDA graphs: {'; '.join(sorted(problems))}" if problems else "CUDA graphs"
         return f"frames: preprocessed on the GPU, {where}, {graphs}"
 
+    def reader(self) -> tuple[int, int]:
+        """The GPU's number, and a stream on it that owners of images may make wait for them.
+
+        One stream for all callers, on which nothing but such waits is queued; a lane waits for it.
+        """
+        with self._lock:
+            if not self._streams:
+                self._streams.append(open_device(device_index(self._backend.device)).stream())
+            stream = self._streams[0]
+        return stream.device.info.index, stream.handle
+
     def close(self) -> None:
         """Release graphs and memory; no call may be under way. May be called twice."""
         self._close()
@@ -105,10 +117,12 @@ class GpuPipeline:
             return frames
 
 
-def _closer(all_frames: dict[int, LaneFrames]) -> Callable[[], None]:
+def _closer(all_frames: dict[int, LaneFrames], streams: list[Stream]) -> Callable[[], None]:
     def close() -> None:
         while all_frames:
             all_frames.popitem()[1].close()
+        while streams:
+            streams.pop().close()
 
     return close
 
@@ -186,9 +200,9 @@ class LaneFrames:
         if lane.generation != self._generation:
             self.graphs.clear()
             self._generation = lane.generation
-            problem = lane.capture_problem()
-            if problem:
-                self.graphs.stop(problem)
+        problem = lane.capture_problem()
+        if problem:
+            self.graphs.stop(problem)
         return is_planned
 
     def _prepare(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from visionrt import _fastpath, exif
+from visionrt import _fastpath, dlpack, exif
 from visionrt.atomic import write_bytes
 from visionrt.errors import InputDataError, UsageError, VisionrtError
 
@@ -38,7 +38,8 @@ def decode(source: ImageSource, color: str = "bgr") -> NDArray[np.uint8]:
 
     Args:
         source: a path, encoded bytes, a PIL image, or a uint8 array of shape (h, w), (h, w, 1),
-            (h, w, 3) or (h, w, 4), whose channels are in the order ``color`` (then alpha).
+            (h, w, 3) or (h, w, 4), whose channels are in the order ``color`` (then alpha). Arrays
+            are NumPy's, or of any library that gives host memory by DLPack.
         color: channel order of the result, ``bgr`` or ``rgb``.
 
     Returns:
@@ -59,6 +60,8 @@ def decode(source: ImageSource, color: str = "bgr") -> NDArray[np.uint8]:
     if _is_pil(source):
         with _own_errors(b"", "the given PIL image"):
             return _from_pil(source, color, "the given PIL image")
+    if dlpack.is_on_host(source):
+        return _from_array(dlpack.host_array(source))
     raise InputDataError(
         "an image: a path, bytes, a NumPy array or a PIL image",
         got=f"a {type(source).__module__}.{type(source).__qualname__}",
@@ -68,7 +71,9 @@ def decode(source: ImageSource, color: str = "bgr") -> NDArray[np.uint8]:
 
 def is_encoded(source: ImageSource) -> bool:
     """Whether :func:`decode` has something to decode, rather than an array to check."""
-    return not (isinstance(source, np.ndarray) or hasattr(source, "__cuda_array_interface__"))
+    if isinstance(source, np.ndarray):
+        return False
+    return not any(hasattr(source, n) for n in ("__dlpack_device__", "__cuda_array_interface__"))
 
 
 def write(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:

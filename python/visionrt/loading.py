@@ -1,11 +1,11 @@
-"""Opens a file and chooses what runs it: the first usable GPU plan, or else the CPU twin."""
+"""Opens a file and chooses what runs it: a usable GPU plan, a rebuilt one, or the CPU twin."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from visionrt.backends import open_twin
 from visionrt.backends.base import Backend
 from visionrt.engine_file import EngineFile
 from visionrt.errors import (
+    BuildError,
     EngineFileError,
     MissingDependencyError,
     ModelError,
@@ -34,6 +35,7 @@ def load(
     backend: str | None = None,
     threads: int | None = None,
     recipe: Recipe | None = None,
+    rebuild: bool = True,
 ) -> Model:
     """Open an engine file, a raw plan, an Ultralytics engine, or an ONNX model. Blocks.
 
@@ -45,8 +47,12 @@ def load(
             ``auto``.
         threads: that one run on the CPU may use; default: the back end's choice.
         recipe: replaces the file's; needed where the file has none (raw plans, ONNX).
+        rebuild: whether a file without a plan for this GPU may have one built from its typed graph,
+            which takes seconds to minutes, once: it is kept in ``$VISIONRT_CACHE``, or in
+            ``visionrt/plans`` of the user's cache folder. Where that fails, the CPU twin runs.
 
     Raises:
+        BuildError: ``cuda:N`` was asked for, and no plan could be built for it.
         EngineFileError: damaged, unsafe, of a newer version, or without anything for ``device``.
         MissingDependencyError: a library, driver or GPU that ``device`` needs is not here.
         ModelError: the back end refuses the graph, or it does not fit the recipe.
@@ -69,7 +75,7 @@ def load(
     path = Path(path)
     magic = _first_bytes(path)
     if magic.startswith(_ZIP_MAGIC):
-        return _load_engine_file(path, device, backend, threads, recipe)
+        return _load_engine_file(path, device, backend, threads, recipe, rebuild)
     if path.suffix.lower() == ".onnx":
         return _load_onnx(path, device, backend, threads, recipe)
     return _load_plan(path, device, recipe)
@@ -83,8 +89,12 @@ class Candidate:
     open: Callable[[], Backend]
 
 
-def first_usable(candidates: list[Candidate]) -> tuple[Backend, list[str]]:
+def first_usable(
+    candidates: Iterable[Candidate], skipped: Sequence[str] = ()
+) -> tuple[Backend, list[str]]:
     """Open the first candidate that opens, with a line of explanation for each up to it.
+
+    ``skipped`` holds such lines for what is no candidate; an error quotes them too.
 
     Raises:
         VisionrtError: none did. The last one's error class, with the reasons of all.
@@ -94,7 +104,7 @@ def first_usable(candidates: list[Candidate]) -> tuple[Backend, list[str]]:
     for candidate in candidates:
         try:
             backend = candidate.open()
-        except (MissingDependencyError, EngineFileError, ModelError) as error:
+        except (MissingDependencyError, EngineFileError, ModelError, BuildError) as error:
             notes.append(f"not used: {candidate.title}: {error.got}")
             last = error
         else:
@@ -104,57 +114,113 @@ def first_usable(candidates: list[Candidate]) -> tuple[Backend, list[str]]:
         raise EngineFileError(
             "something to run on this device", got="nothing", fix="Build with more targets."
         )
+    notes = [*skipped, *notes]
     if len(notes) == 1:
         raise last
     raise type(last)(last.expected, got="; ".join(notes), fix=last.fix) from last
 
 
 def _load_engine_file(
-    path: Path, device: str, backend: str | None, threads: int | None, recipe: Recipe | None
+    path: Path,
+    device: str,
+    backend: str | None,
+    threads: int | None,
+    recipe: Recipe | None,
+    rebuild: bool,
 ) -> Model:
+    _check_gpu_options(threads, device)
     with EngineFile(path) as file:
         manifest = file.manifest
-        candidates: list[Candidate] = []
         notes: list[str] = []
-        if device == "cpu":
-            notes = [f"not used: {_title(p)}: the CPU was asked for" for p in manifest.plans]
-        elif manifest.plans:
-            _check_gpu_options(threads, device)
-            gpu = "cuda:0" if device == "auto" else device
-            candidates, notes = _plan_candidates(file, gpu)
-        if not device.startswith("cuda") and manifest.twin is not None:
+        rebuilt: list[str] = []
+
+        def candidates() -> Iterator[Candidate]:
+            """In order of preference; what is not tried is not looked for."""
+            count = 0
+            if device == "cpu":
+                notes.extend(
+                    f"not used: {_title(p)}: the CPU was asked for" for p in manifest.plans
+                )
+            else:
+                gpu = "cuda:0" if device == "auto" else device
+                for candidate in _plan_candidates(file, gpu, notes):
+                    count += 1
+                    yield candidate
+                for candidate in _rebuild_candidates(file, gpu, rebuild, notes, rebuilt):
+                    count += 1
+                    yield candidate
             twin = manifest.twin
-            candidates.append(
-                Candidate(
+            if not device.startswith("cuda") and twin is not None:
+                count += 1
+                yield Candidate(
                     _twin_title(manifest),
                     lambda: open_twin(file.read(twin), backend=backend, threads=threads),
                 )
-            )
-        if not candidates:
-            raise _nothing_runs(manifest, path, device, notes)
-        opened, lines = first_usable(candidates)
+            if not count:
+                raise _nothing_runs(manifest, path, device, notes)
+
+        opened, lines = first_usable(candidates(), notes)
+    lines += rebuilt
     if manifest.twin is not None and opened.device != "cpu":
         reason = "a plan can run" if device == "auto" else f"{device} was asked for"
         lines.append(f"not used: {_twin_title(manifest)}: {reason}")
     return _model(recipe or manifest.recipe, opened, manifest.name, [*lines, *notes])
 
 
-def _plan_candidates(file: EngineFile, device: str) -> tuple[list[Candidate], list[str]]:
-    """A candidate per plan that may run on this machine, and why each other one cannot."""
+def _plan_candidates(file: EngineFile, device: str, notes: list[str]) -> Iterator[Candidate]:
+    """A candidate per plan that may run here; ``notes`` gets why each other one cannot."""
+    if not file.manifest.plans:
+        return
     from visionrt.backends.tensorrt import open_plan, plan_problem
 
     def opener(plan: PlanInfo) -> Callable[[], Backend]:
         return lambda: open_plan(file.read(plan.member), info=plan, device=device, lanes=WORKERS)
 
-    candidates, notes = [], []
+    usable = []
     for plan in file.manifest.plans:
         # Told from the manifest: a large member is not read and hashed in vain.
         problem = plan_problem(plan, device)
         if problem:
             notes.append(f"not used: {_title(plan)}: {problem}")
         else:
-            candidates.append(Candidate(_title(plan), opener(plan)))
-    return candidates, notes
+            usable.append(Candidate(_title(plan), opener(plan)))
+    yield from usable
+
+
+def _rebuild_candidates(
+    file: EngineFile, device: str, rebuild: bool, notes: list[str], told: list[str]
+) -> Iterator[Candidate]:
+    """A candidate per library that may build a plan for the GPU; ``notes`` gets why there is none.
+
+    ``told`` gets a line for people when one is opened.
+    """
+    from visionrt import rebuilding
+    from visionrt.device import device_index, gpu_info
+
+    try:
+        gpu = gpu_info(device_index(device))
+    except MissingDependencyError:
+        return  # where there are plans, their notes have said so
+    libraries: list[str] = []
+    problem = rebuilding.rebuilding_problem(file.manifest)
+    if not rebuild:
+        problem = "rebuild=False"
+    elif not problem:
+        libraries, problem = rebuilding.usable_builders(file.manifest, gpu)
+    if not libraries:
+        notes.append(f"not used: a rebuilt plan: {problem}")
+
+    def opener(library: str) -> Callable[[], Backend]:
+        def open_it() -> Backend:
+            backend, note = rebuilding.open_rebuilt(file, library, gpu, WORKERS)
+            told.append(note)
+            return backend
+
+        return open_it
+
+    for library in libraries:
+        title = f"plan rebuilt by {library} for SM{gpu.compute_capability}"
+        yield Candidate(title, opener(library))
 
 
 def _nothing_runs(manifest: Manifest, path: Path, device: str, notes: list[str]) -> VisionrtError:

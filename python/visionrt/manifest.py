@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from visionrt.errors import EngineFileError, UsageError
 from visionrt.recipe import Recipe
 
 FORMAT = "visionrt-engine"
 FORMAT_VERSION = 1
+
+Shape: TypeAlias = tuple[int, ...]
+ShapeLimits: TypeAlias = tuple[Shape, Shape, Shape]  # smallest, most common, largest
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class PlanInfo:
     compute_capabilities: tuple[str, ...]
     build_seconds: float
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> PlanInfo:
+        """Of ``dataclasses.asdict``, with lists for tuples. Raises KeyError or TypeError."""
+        fields = dict(value)
+        fields["compute_capabilities"] = tuple(fields["compute_capabilities"])
+        return cls(**fields)
+
 
 @dataclass(frozen=True)
 class MemberInfo:
@@ -70,6 +80,7 @@ class Manifest:
         twin: member that the CPU runs, or None when the file has no CPU twin.
         typed_graph: member with the precision-typed graph; equals ``twin`` when they are the same.
         plans: the GPU plans.
+        shapes: of each input, those that plans are built for; empty in files that do not say.
         members: every other member of the archive, by name.
     """
 
@@ -84,6 +95,7 @@ class Manifest:
     twin: str | None
     typed_graph: str | None
     plans: tuple[PlanInfo, ...] = ()
+    shapes: Mapping[str, ShapeLimits] = field(default_factory=dict)
     members: Mapping[str, MemberInfo] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -103,6 +115,7 @@ class Manifest:
             "twin": self.twin,
             "typed_graph": self.typed_graph,
             "plans": [dataclasses.asdict(p) for p in self.plans],
+            "shapes": {name: [list(s) for s in limits] for name, limits in self.shapes.items()},
             "members": {k: dataclasses.asdict(v) for k, v in sorted(self.members.items())},
         }
 
@@ -140,7 +153,8 @@ class Manifest:
                 source=dict(value["source"]),
                 twin=value["twin"],
                 typed_graph=value["typed_graph"],
-                plans=tuple(_plan(p) for p in value["plans"]),
+                plans=tuple(PlanInfo.from_json(p) for p in value["plans"]),
+                shapes={k: _limits(v) for k, v in value.get("shapes", {}).items()},
                 members={k: MemberInfo(**v) for k, v in value["members"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
@@ -162,7 +176,6 @@ def _tensor(value: Mapping[str, Any]) -> TensorInfo:
     return TensorInfo(value["name"], value["dtype"], tuple(value["shape"]))
 
 
-def _plan(value: Mapping[str, Any]) -> PlanInfo:
-    fields = dict(value)
-    fields["compute_capabilities"] = tuple(fields["compute_capabilities"])
-    return PlanInfo(**fields)
+def _limits(value: Any) -> ShapeLimits:
+    low, common, high = (tuple(int(size) for size in shape) for shape in value)
+    return low, common, high

@@ -109,7 +109,11 @@ class Pipeline:
         return list(results)
 
     def _pixels(self, image: ImageSource, color: str) -> Pixels:
-        return device_image(image) if is_on_device(image) else image_io.decode(image, color)
+        if not is_on_device(image):
+            return image_io.decode(image, color)
+        if self._gpu is None:
+            raise _not_here(f"a GPU array ({type(image).__name__})")
+        return device_image(image, self._gpu.reader)
 
     def notes(self) -> list[str]:
         """Lines for people about the path that frames take; none on the CPU."""
@@ -126,12 +130,16 @@ class Pipeline:
 
 def _on_host(image: Pixels) -> NDArray[np.uint8]:
     if isinstance(image, DeviceImage):
-        raise InputDataError(
-            "an image in host memory, for frames are preprocessed on the CPU here",
-            got="a GPU array",
-            fix="Copy it to the host, or load the model on the GPU.",
-        )
+        raise _not_here("a GPU array")
     return image
+
+
+def _not_here(got: str) -> InputDataError:
+    return InputDataError(
+        "an image in host memory, for frames are preprocessed on the CPU here",
+        got=got,
+        fix="Copy it to the host, or load the model on the GPU.",
+    )
 
 
 def image_input(recipe: Recipe, inputs: Sequence[TensorInfo]) -> TensorInfo:

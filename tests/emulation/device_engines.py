@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import types
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -22,6 +23,8 @@ import onnxruntime as ort
 _HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 errors: list[BaseException] = []
 enqueued = 0
+_callbacks: list[Any] = []  # a graph may call them, rightly or not
+SCRATCH_BYTES = 5000
 
 
 def _double() -> types.ModuleType:
@@ -74,7 +77,9 @@ def engine_spec(session: Session, *, batches: tuple[int, int] = (1, 8)) -> Any:
             if role == "INPUT" and -1 in shape:
                 least, most = ((n, *shape[1:]) for n in batches)
                 profile[value.name] = (least, least, most)
-    return _double().EngineSpec(tensors=tensors, compute=session, profiles=[profile])
+    return _double().EngineSpec(
+        tensors=tensors, compute=session, profiles=[profile], scratch_bytes=SCRATCH_BYTES
+    )
 
 
 def library_running(
@@ -87,7 +92,6 @@ def library_running(
     class IExecutionContext(double.IExecutionContext):  # type: ignore[misc, name-defined]
         def __init__(self, engine: Any) -> None:
             super().__init__(engine)
-            self._callbacks: list[Any] = []  # a graph may call them as long as the context lives
             self._changes = 0
 
         def is_stream_capturable(self, stream: int) -> bool:
@@ -111,13 +115,14 @@ def library_running(
             global enqueued  # noqa: PLW0603
             assert stream_handle
             assert double.cuda.is_current()
+            assert self._scratch is not None
             status = ctypes.c_int()
             stub.cuStreamIsCapturing(ctypes.c_void_p(stream_handle), ctypes.byref(status))
             if fails_in_capture and status.value:
                 stub.cuStreamSynchronize(ctypes.c_void_p(stream_handle))  # spoils the capture
                 return False
             callback = _HostFunction(self._run_later(dict(self._shapes), dict(self._addresses)))
-            self._callbacks.append(callback)
+            _callbacks.append(callback)
             enqueued += 1
             return stub.cuLaunchHostFunc(ctypes.c_void_p(stream_handle), callback, None) == 0
 
@@ -128,16 +133,24 @@ def library_running(
             self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]
         ) -> Callable[[Any], None]:
             made_at = self._changes
+            scratch, size = self._scratch
+            context = weakref.ref(self)  # which a graph does not keep alive
+            compute = self._engine.spec.compute
+            kinds = {name: self._dtype(name) for name in shapes}
 
             def run(_: Any) -> None:
                 try:
-                    # TensorRT's rule for graphs recorded from a context with memory of its own.
-                    assert made_at == self._changes, "a graph outlived a change of its context"
+                    # TensorRT's rule for graphs: what they were recorded from stays as it was.
+                    made_from = context()
+                    assert made_from is not None, "a graph outlived its context"
+                    assert made_at == made_from._changes, "a graph outlived a change of its context"
+                    assert (scratch, size) == made_from._scratch
+                    ctypes.memset(scratch, 7, size)
                     feeds = {}
                     for name, shape in shapes.items():
-                        feeds[name] = np.empty(shape, self._dtype(name))
+                        feeds[name] = np.empty(shape, kinds[name])
                         ctypes.memmove(feeds[name].ctypes.data, addresses[name], feeds[name].nbytes)
-                    for name, array in self._engine.spec.compute(feeds).items():
+                    for name, array in compute(feeds).items():
                         made = np.ascontiguousarray(array)
                         ctypes.memmove(addresses[name], made.ctypes.data, made.nbytes)
                         fake_cuda.mark_written(addresses[name], made.nbytes)
@@ -147,8 +160,9 @@ def library_running(
             return run
 
     class ICudaEngine(double.ICudaEngine):  # type: ignore[misc, name-defined]
-        def create_execution_context(self) -> Any:
-            assert double.cuda.is_current()
+        def create_execution_context(self, how: Any) -> Any:
+            if super().create_execution_context(how) is None:
+                return None
             return IExecutionContext(self)
 
     class Runtime(double.Runtime):  # type: ignore[misc, name-defined]

@@ -110,6 +110,60 @@ def out_of_memory() -> None:
         assert at > 2, call
 
 
+def test_out_of_memory_at_a_new_batch_size(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(out_of_memory_at_new_size, kernels=emulated_kernels)
+
+
+def out_of_memory_at_new_size() -> None:
+    images = random_images(4)
+    with both(yolo_model(), BOXES) as (_, cpu):
+        wanted = cpu(images)
+    at, missed = 1, 0
+    while not missed:
+        with both(yolo_model(), BOXES) as (gpu, _):
+            for count in (1, 1, 1, 2, 2, 2):
+                gpu(images[:count])
+            fake_cuda.fail("cuMemAlloc", at, fake_cuda.OUT_OF_MEMORY, times=2)
+            error = error_of(lambda gpu=gpu: gpu(images))
+            missed = fake_cuda.pending_faults()
+            assert bool(missed) == (error is None)
+            fake_cuda.clear()
+            for count in (1, 2, 2, 1, 1, 4, 4, 4, 1, 2):
+                for got, expected in zip(gpu(images[:count]), wanted, strict=False):
+                    assert_same(got, expected)
+        assert not fake_cuda.leaks(), (at, fake_cuda.leaks())
+        at += 1
+    assert at > 3
+
+
+def test_no_room_for_another_context(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(no_room_for_context, kernels=emulated_kernels)
+
+
+def no_room_for_context() -> None:
+    import device_engines
+
+    images = random_images(2)
+    session = device_engines.Session(yolo_model())
+    with (
+        both(yolo_model(), BOXES, session=session) as (gpu, cpu),
+        contextlib.closing(gpu.clone()) as clone,
+    ):
+        spec = gpu.backend._engine._engine.spec
+        wanted = cpu(images)
+        for model in (gpu, clone, gpu):
+            assert_same(model(images[0]), wanted[0])
+        spec.contexts, room = 0, spec.contexts
+        for _ in range(2):
+            error = error_of(lambda: gpu(images))
+            assert error is not None
+            assert "createExecutionContext: out of memory" in error.got
+            assert_same(gpu(images[0]), wanted[0])
+        spec.contexts = room
+        for got, expected in zip(gpu(images), wanted, strict=True):
+            assert_same(got, expected)
+
+
 @pytest.mark.parametrize("call", ["cuLaunchKernel", "cuGraphLaunch", "cuMemcpyHtoDAsync"])
 def test_a_failing_call_costs_one_frame(
     fake_gpu: FakeGpu, emulated_kernels: Path, call: str

@@ -313,3 +313,74 @@ def fixed_batch() -> None:
         for got, wanted in pairs:
             assert_same(got, wanted)
         assert "outputs on the CPU, CUDA graphs" in gpu.explain()
+
+
+def test_graphs_survive_alternating_batches(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(graphs_survive, kernels=emulated_kernels)
+
+
+def graphs_survive() -> None:
+    images = [np.full((40, 50, 3), tone, np.uint8) for tone in range(0, 250, 25)]
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        wanted = cpu(images[:4])
+
+        def turn(counts: tuple[int, ...]) -> None:
+            for count in counts:
+                for got, expected in zip(gpu(images[:count]), wanted, strict=False):
+                    assert_same(got, expected)
+
+        turn((4, 4, 4, 1, 2, 3))  # the largest first: then no buffer grows
+        turn((1, 2, 3, 4))
+        before = fake_cuda.calls("cuGraphInstantiateWithFlags"), fake_cuda.calls("cuMemAlloc")
+        launched = fake_cuda.calls("cuGraphLaunch")
+        turn((1, 2, 3, 4) * 5)
+        after = fake_cuda.calls("cuGraphInstantiateWithFlags"), fake_cuda.calls("cuMemAlloc")
+        assert after == before
+        assert fake_cuda.calls("cuGraphLaunch") == launched + 20
+        # Neither does the back end's own call disturb them.
+        gpu.backend.run({"image": np.zeros((4, 3, SIZE, SIZE), np.float32)})
+        turn((1, 2))
+        assert fake_cuda.calls("cuGraphInstantiateWithFlags") == before[0]
+        # A larger one moves the tensors, and nothing else that a graph was recorded with.
+        gpu.backend.run({"image": np.zeros((8, 3, SIZE, SIZE), np.float32)})
+        turn((1, 2, 3, 4) * 3)
+        # A fifth shape takes the place of the oldest, and costs the graphs; no buffer grows then.
+        wanted = cpu(images[:5])
+        turn((5, 5, 5))
+        before = fake_cuda.calls("cuGraphInstantiateWithFlags"), fake_cuda.calls("cuMemAlloc")
+        turn((4, 4, 4, 3, 3, 3, 2, 2, 2, 1, 1, 1, 5, 5, 5, 4, 4, 4))
+        after = fake_cuda.calls("cuGraphInstantiateWithFlags"), fake_cuda.calls("cuMemAlloc")
+        assert (after[0] > before[0], after[1]) == (True, before[1])
+
+
+def test_compiled_kernels_are_kept(
+    fake_gpu: FakeGpu, emulated_kernels: Path, tmp_path: Path
+) -> None:
+    fake_gpu.run(kept_kernels, str(tmp_path / "cache"), kernels=emulated_kernels)
+
+
+def kept_kernels(folder: str) -> None:
+    import os
+
+    import tensorrt_double
+
+    os.environ["VISIONRT_CACHE"] = folder
+    image = random_images(1)[0]
+
+    def compilations() -> int:
+        before = len(tensorrt_double.compiled)
+        with both(yolo_model(), BOXES) as (gpu, cpu):
+            assert_same(gpu(image), cpu(image))
+        return len(tensorrt_double.compiled) - before
+
+    assert compilations() == 1
+    (kept,) = Path(folder).iterdir()
+    assert compilations() == 0
+    # Damage, and what the library refuses, cost a compilation.
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert compilations() == 1
+    assert kept.read_bytes().endswith(tensorrt_double.KERNELS)
+    tensorrt_double.KERNELS = b"of another driver"
+    assert (compilations(), compilations()) == (1, 0)
+    os.environ["VISIONRT_CACHE"] = __file__  # no folder
+    assert (compilations(), compilations()) == (1, 1)

@@ -61,12 +61,15 @@ def write_engine(
     recipe: Recipe,
     *,
     twin: bool = True,
+    typed: bool = False,
     plans: dict[str, tuple[PlanInfo, bytes]] | None = None,
 ) -> Path:
-    """An engine file with a CPU twin and any plans."""
+    """An engine file with a CPU twin, any plans and, where it is asked for, a typed graph."""
     plans = plans or {}
     graph = onnx.load_from_string(model).graph
     members = {"model.onnx": model, **{name: data for name, (_, data) in plans.items()}}
+    if typed:
+        members["typed.onnx"] = model
     if not twin:
         del members["model.onnx"]
     manifest = Manifest(
@@ -79,7 +82,7 @@ def write_engine(
         outputs=tuple(_info(v) for v in graph.output),
         source={"file": "model.onnx", "sha256": ""},
         twin="model.onnx" if twin else None,
-        typed_graph=None,
+        typed_graph="typed.onnx" if typed else None,
         plans=tuple(info for info, _ in plans.values()),
     )
     write_engine_file(path, manifest, members)

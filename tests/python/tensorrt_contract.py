@@ -40,9 +40,16 @@ ROLES: dict[Path, dict[str, str]] = {
     RUNTIME / "trt_io.py": {"trt": "", "engine": "ICudaEngine"},
     RUNTIME / "trt_lane.py": {
         "trt": "",
+        "raw": "IExecutionContext",
+    },
+    RUNTIME / "trt_context.py": {
+        "trt": "",
         "engine": "ICudaEngine",
+        "_engine": "ICudaEngine",
         "context": "IExecutionContext",
-        "_context": "IExecutionContext",
+        "config": "IRuntimeConfig",
+        "cache": "IRuntimeCache",
+        "_cache": "IRuntimeCache",
     },
     RUNTIME / "tensorrt.py": {"library": "", "_runtime": "Runtime"},
     CONVERTER / "check.py": {
@@ -66,13 +73,17 @@ ROLES: dict[Path, dict[str, str]] = {
         "tensor": "ITensor",
     },
 }
-# Only TensorRT-RTX has these, and only the rtx target comes to use them.
+# Only TensorRT-RTX has these, and they are used with it alone.
 RTX_ONLY = frozenset(
     {
         "ComputeCapability",
         "IBuilderConfig.num_compute_capabilities",
         "IBuilderConfig.set_compute_capability",
         "IExecutionContext.is_stream_capturable",
+        "IRuntimeCache.deserialize",
+        "IRuntimeCache.serialize",
+        "IRuntimeConfig.create_runtime_cache",
+        "IRuntimeConfig.set_runtime_cache",
     }
 )
 # The bindings look these up on the caller's object; their class does not show them.

@@ -37,6 +37,8 @@ class EngineSpec:
     refuses: str = ""
     fails_to_run: bool = False
     fails_to_infer: bool = False
+    scratch_bytes: int = 0
+    contexts: int = 100  # that the GPU has room for
 
 
 destroyed: list[str] = []
@@ -55,6 +57,7 @@ class IExecutionContext:
         self._addresses: dict[str, int] = {}
         self._allocators: dict[str, Any] = {}
         self._busy = threading.Lock()
+        self._scratch: tuple[int, int] | None = None
 
     def __del__(self) -> None:
         _note_destruction("context")
@@ -65,6 +68,11 @@ class IExecutionContext:
         self._profile = profile_index
         self._shapes.clear()
         return True
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        assert memory % 256 == 0
+        assert size >= self._engine.device_memory_size_v2
+        self._scratch = (memory, size)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         low, _, high = self._engine.get_tensor_profile_shape(name, self._profile)
@@ -100,6 +108,7 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         assert stream_handle
         assert cuda.is_current()
+        assert self._scratch is not None, "no memory was lent to a context that has none"
         assert self._busy.acquire(blocking=False), "two threads in one context"
         try:
             if self._engine.spec.fails_to_run:
@@ -130,18 +139,66 @@ class IExecutionContext:
         return self._engine.spec.compute(inputs)
 
 
+KERNELS = b"compiled for the GPU"
+compiled: list[Any] = []
+
+
+class IRuntimeCache:
+    def __init__(self) -> None:
+        self.kernels = b""
+
+    def deserialize(self, blob: bytes) -> bool:
+        if blob != KERNELS:
+            return False
+        self.kernels = blob
+        return True
+
+    def serialize(self) -> bytes:
+        return self.kernels
+
+
+class IRuntimeConfig:
+    def __init__(self) -> None:
+        self.cache: IRuntimeCache | None = None
+        self.strategy: Any = None
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self.cache = cache
+        return True
+
+
 class ICudaEngine:
     def __init__(self, spec: EngineSpec, logger: Any) -> None:
         self.spec = spec
         self.logger = logger
         self.num_io_tensors = len(spec.tensors)
         self.num_optimization_profiles = len(spec.profiles)
+        self.device_memory_size_v2 = spec.scratch_bytes
 
     def __del__(self) -> None:
         _note_destruction("engine")
 
-    def create_execution_context(self) -> IExecutionContext:
+    def create_runtime_config(self) -> IRuntimeConfig:
         assert cuda.is_current()
+        return IRuntimeConfig()
+
+    def create_execution_context(self, how: IRuntimeConfig) -> IExecutionContext | None:
+        assert cuda.is_current()
+        assert how.strategy == real.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.spec.contexts == 0:
+            self.logger.log(real.ILogger.ERROR, "createExecutionContext: out of memory")
+            return None
+        self.spec.contexts -= 1
+        # It compiles what the cache does not hold.
+        if how.cache is not None and how.cache.kernels != KERNELS:
+            how.cache.kernels = KERNELS
+            compiled.append(self)
         return IExecutionContext(self)
 
     def get_tensor_name(self, index: int) -> str:

@@ -83,7 +83,8 @@ NONZERO = double.EngineSpec(
 
 def test_the_double_has_no_name_that_the_bindings_lack() -> None:
     """A call that the code makes and the real library lacks must not pass here."""
-    for kind in (double.IExecutionContext, double.ICudaEngine, double.Runtime):
+    kinds = (double.IExecutionContext, double.ICudaEngine, double.Runtime)
+    for kind in (*kinds, double.IRuntimeConfig, double.IRuntimeCache):
         role = getattr(real, kind.__name__)
         for name in vars(kind):
             if not name.startswith("_") and name != "spec":
@@ -261,6 +262,16 @@ def test_a_run_that_fails_quotes_the_library(live: Counter[str]) -> None:
         backend.run({"x": np.ones((2, 3), np.float32)})
     backend.close()
     assert nothing_is_left(live)
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_no_room_for_every_lane_s_context(live: Counter[str], room: int) -> None:
+    spec = double.EngineSpec(FIXED.tensors, FIXED.compute, contexts=room)
+    with pytest.raises(MissingDependencyError, match="createExecutionContext: out of memory"):
+        opened(spec, lanes=2)
+    gc.collect()
+    assert nothing_is_left(live)
+    assert double.destroyed == [*["context"] * room, "engine", "runtime"]
 
 
 def test_shapes_that_cannot_be_inferred(live: Counter[str]) -> None:

@@ -61,6 +61,8 @@ def test_fp16_classifier_for_rtx_and_cpu(efficientnet):
         assert len(file.read(plan.member)) == rtx["plan_bytes"]
         assert plan.compute_capabilities == ("86",)
         assert file.manifest.twin_precision == "fp32"
+        (limits,) = file.manifest.shapes.values()
+        assert limits == ((1, 3, 224, 224),) * 3
 
 
 def test_engine_file_classifies(efficientnet):

@@ -70,5 +70,5 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         subset=None if subset is None else subset.to_json(),
         confidence=None if transfer is None else transfer.to_json(),
     )
-    write_output(options, loaded, typed, targets, plans, report)
+    write_output(options, loaded, typed, ranges, targets, plans, report)
     return report

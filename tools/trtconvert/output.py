@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from onnx import ValueInfoProto
@@ -16,7 +16,7 @@ from trtconvert.load import LoadedModel
 from trtconvert.options import BuildOptions
 from trtconvert.precision import TypedGraph
 from trtconvert.report import Report
-from trtconvert.targets.base import BuiltPlan, Target
+from trtconvert.targets.base import BuiltPlan, ShapeRange, Target
 from visionrt.atomic import write_bytes
 from visionrt.engine_file import write_engine_file
 from visionrt.errors import InputDataError
@@ -58,6 +58,7 @@ def write_output(
     options: BuildOptions,
     loaded: LoadedModel,
     typed: TypedGraph,
+    ranges: Mapping[str, ShapeRange],
     targets: Sequence[Target],
     plans: Sequence[BuiltPlan],
     report: Report,
@@ -72,13 +73,14 @@ def write_output(
     elif options.kind == "onnx":
         write_bytes(options.output, typed.model.SerializeToString())
     else:
-        _write_engine(options, loaded, typed, targets, plans, report)
+        _write_engine(options, loaded, typed, ranges, targets, plans, report)
 
 
 def _write_engine(
     options: BuildOptions,
     loaded: LoadedModel,
     typed: TypedGraph,
+    ranges: Mapping[str, ShapeRange],
     targets: Sequence[Target],
     plans: Sequence[BuiltPlan],
     report: Report,
@@ -110,6 +112,7 @@ def _write_engine(
         twin=twin_member,
         typed_graph=typed_member,
         plans=tuple(plan.info for plan in plans),
+        shapes={name: (size.min, size.opt, size.max) for name, size in ranges.items()},
     )
     write_engine_file(options.output, manifest, members)
 

@@ -96,6 +96,8 @@ class DeviceLane(Protocol):
 class DeviceBackend(Protocol):
     """A back end on a GPU, which lends its lanes to those who work around the engine there."""
 
+    device: str
+
     def device_problem(self) -> str:
         """Why frames cannot stay on the device around this engine; empty when they can."""
         ...

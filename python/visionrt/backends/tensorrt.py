@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from visionrt import _core
 from visionrt.backends.feeds import check_feeds, closed
+from visionrt.backends.trt_context import ContextMaker
 from visionrt.backends.trt_io import IoTensor, read_profiles, read_tensors
+from visionrt.backends.trt_kernels import KernelCache
 from visionrt.backends.trt_lane import Lane, device_problem
 from visionrt.backends.trt_library import TENSORRT, create, load_library, logger_of
 from visionrt.device import Device, close_with, device_index, gpu_info, open_device
@@ -165,6 +167,8 @@ class _Engine:
         mark = log.mark()
         self._name = header.library
         self._device = device
+        self._maker: ContextMaker | None = None
+        self._kernels = KernelCache(library, plan, device.info)
         self._open_lanes: list[Lane] = []
         self._free_lanes: queue.LifoQueue[Lane | None] = queue.LifoQueue()
         self._closing = threading.Lock()
@@ -185,8 +189,10 @@ class _Engine:
             profiles = read_profiles(self._engine, [t for t in self.tensors if t.is_input])
             largest = [high[0] for p in profiles for _, high in p.limits.values() if high]
             self.max_batch = max(largest, default=None)
+            with device.current():
+                self._maker = ContextMaker(library, self._engine, log, self._kernels.read())
             for _ in range(lanes):
-                lane = Lane(library, self._engine, device, self.tensors, profiles, log)
+                lane = Lane(library, self._maker, device, self.tensors, profiles, log)
                 self._open_lanes.append(lane)
                 self._free_lanes.put(lane)
         except BaseException as error:
@@ -219,5 +225,9 @@ class _Engine:
             self._open_lanes.clear()
             self._free_lanes.put(None)
             with self._device.current():
+                if self._maker is not None:
+                    self._kernels.write(self._maker.compiled_kernels())
+                    self._maker.close()
+                    self._maker = None
                 self._engine = None
                 self._runtime = None

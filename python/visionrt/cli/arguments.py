@@ -17,13 +17,23 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, flag: bool) -> None
         parser.add_argument("engine", type=Path, metavar="ENGINE")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
     parser.add_argument("--backend", choices=("onnxruntime", "openvino"), help="of the CPU twin")
+    parser.add_argument(
+        "--no-rebuild",
+        dest="rebuild",
+        action="store_false",
+        help="do not build a plan for this GPU where the file has none",
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="engine threads on the CPU")
 
 
 def load_model(args: argparse.Namespace, path: Path | None = None) -> Model:
     """Open the engine that the flags name, or another one with the same flags."""
     return visionrt.load(
-        path or args.engine, device=args.device, backend=args.backend, threads=args.threads
+        path or args.engine,
+        device=args.device,
+        backend=args.backend,
+        threads=args.threads,
+        rebuild=args.rebuild,
     )
 
 

@@ -160,7 +160,7 @@ def child_main() -> None:
     os.dup2(2, 1)
     stdin = sys.stdin.buffer
     request: BuildRequest = pickle.load(stdin)
-    threading.Thread(target=_exit_with_parent, args=(stdin,), daemon=True).start()
+    threading.Thread(target=exit_with_parent, args=(stdin,), daemon=True).start()
     lock = threading.Lock()
 
     def send(message: _Message) -> None:
@@ -189,6 +189,7 @@ def child_main() -> None:
     os._exit(0)
 
 
-def _exit_with_parent(stdin: IO[bytes]) -> None:
+def exit_with_parent(stdin: IO[bytes]) -> None:
+    """End this process when its stdin ends: for a thread that is started for it."""
     stdin.read(1)
     os._exit(1)

@@ -79,6 +79,7 @@ def build_plan(
     config = builder.create_builder_config()
     _set_compute_capabilities(trt, config, options.compute_capabilities)
     _add_profile(builder, config, network, shapes)
+    _prepare_for_capture(trt, config)
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     cache = None
@@ -157,6 +158,13 @@ def _set_compute_capabilities(trt: Any, config: Any, wanted: Sequence[str]) -> N
                 got=f"SM{sm}",
                 fix="Name another one, or use the tensorrt target on the machine with that GPU.",
             )
+
+
+def _prepare_for_capture(trt: Any, config: Any) -> None:
+    """Ask TensorRT-RTX for a plan that allocates nothing while it runs, as CUDA graphs need."""
+    flag = member(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
+    if flag is not None:
+        config.set_flag(flag)
 
 
 def _use_timing_cache(config: Any, data: bytes) -> Any:
