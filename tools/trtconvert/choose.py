@@ -1,19 +1,38 @@
-"""Chooses the precision: types the graph, verifies it, and takes the fastest that holds."""
+"""Chooses the precision: types the graph, raises what must be, and takes the fastest that holds."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from onnx import ModelProto
 
+from trtconvert.calibration.holdout import split_for_tuning
+from trtconvert.calibration.options import CalibrationOptions
+from trtconvert.calibration.reader import ImageReader
 from trtconvert.evidence import Evidence
 from trtconvert.options import BuildOptions
-from trtconvert.precision import TypedGraph, typed_graph
+from trtconvert.precision import TypedGraph, typer_for
 from trtconvert.progress import Progress
-from trtconvert.verify import enforce
+from trtconvert.search.raising import Search, SearchReport
+from trtconvert.verify import MaxDrop, enforce
 from visionrt.errors import AccuracyError, ModelError
 from visionrt.metrics import Agreement
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The typed graph that was taken.
+
+    Attributes:
+        agreement: of it with the original model.
+        search: what was raised and why; None where no drop was to be kept to.
+    """
+
+    typed: TypedGraph
+    agreement: Agreement
+    search: SearchReport | None = None
 
 
 def choose_precision(
@@ -22,7 +41,7 @@ def choose_precision(
     options: BuildOptions,
     progress: Progress,
     warnings: list[str],
-) -> tuple[TypedGraph, Agreement]:
+) -> Choice:
     """The typed graph, and how well it agrees with the original model.
 
     Args:
@@ -39,35 +58,86 @@ def choose_precision(
         ModelError: a graph that does not run or cannot be typed.
     """
     evidence.check(options.allowed_drop)
+    calibration, tuning = _apart(evidence, options)
     *faster, last = _candidates(options)
     for precision in faster:
         try:
-            return _attempt(clean, precision, evidence, options, progress, warnings)
+            return _attempt(
+                clean, precision, evidence, tuning, calibration, options, progress, warnings
+            )
         except (AccuracyError, ModelError) as error:
             warnings.append(f"{precision} was not taken: {error.got}")
-    return _attempt(clean, last, evidence, options, progress, warnings)
+    return _attempt(clean, last, evidence, tuning, calibration, options, progress, warnings)
+
+
+def _apart(evidence: Evidence, options: BuildOptions) -> tuple[CalibrationOptions | None, Evidence]:
+    """Images to calibrate on, and evidence on others to tune on, where there is to be tuning."""
+    calibration = options.calibration
+    if options.allowed_drop is None or calibration is None or not calibration.images:
+        return calibration, evidence
+    reader = ImageReader(calibration.images, evidence.recipe.preprocess, count=calibration.count)
+    ranging, tuning = split_for_tuning(reader.files)
+    return (
+        dataclasses.replace(calibration, images=ranging, count=None),
+        dataclasses.replace(evidence, images=tuning, labels={}),
+    )
 
 
 def _attempt(
     clean: ModelProto,
     precision: str,
     evidence: Evidence,
+    tuning: Evidence,
+    calibration: CalibrationOptions | None,
     options: BuildOptions,
     progress: Progress,
     warnings: list[str],
-) -> tuple[TypedGraph, Agreement]:
-    calibration = options.calibration if precision == "int8" else None
-    typed = typed_graph(clean, evidence.recipe, precision, calibration, progress)
-    agreement = evidence.compare(typed.measured, progress)
-    if options.allowed_drop is not None:
-        enforce(agreement, options.allowed_drop)
+) -> Choice:
+    typer = typer_for(clean, evidence.recipe, precision, calibration, progress)
+    report = None
+    if options.allowed_drop is None or precision == "fp32":
+        typed = typer.typed()
+        agreement = evidence.compare(typed.measured, progress)
+        if options.allowed_drop is not None:
+            enforce(agreement, options.allowed_drop)
+    else:
+        search = Search(typer, tuning, options.allowed_drop, progress)
+        search.run()
+        agreement = _held(search, evidence, options.allowed_drop, progress, warnings)
+        typed, report = search.typed, search.report()
     if typed.twin_precision != "fp32":
         # The CPU's integer kernels round in places of their own.
         twin = evidence.compare(typed.twin, progress, optimize=True)
         details = {**agreement.details, "twin_agreement": twin.agreement}
         agreement = dataclasses.replace(agreement, details=details)
     warnings += dict.fromkeys([*typed.warnings, *agreement.warnings])
-    return typed, agreement
+    return Choice(typed, agreement, report)
+
+
+def _held(
+    search: Search,
+    evidence: Evidence,
+    max_drop: MaxDrop,
+    progress: Progress,
+    warnings: list[str],
+) -> Agreement:
+    """The agreement on the images of ``evidence``, with more raised until it holds there too."""
+    steps = 0
+    while True:
+        agreement = evidence.compare(search.typed.measured, progress)
+        try:
+            enforce(agreement, max_drop)
+        except AccuracyError:
+            if not search.widen():
+                raise
+            steps += 1
+            continue
+        if steps:
+            warnings.append(
+                f"what held on the tuning images did not on the {agreement.images} to verify on, "
+                f"so more was raised, {steps} times: these images had a say in the result"
+            )
+        return agreement
 
 
 def _candidates(options: BuildOptions) -> Sequence[str]:

@@ -44,7 +44,8 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
     )
     refuse_known(clean, targets)
     evidence = evidence_for(loaded.model, recipe, options, warnings)
-    typed, agreement = choose_precision(clean, evidence, options, progress, warnings)
+    choice = choose_precision(clean, evidence, options, progress, warnings)
+    typed = choice.typed
     plans = build_plans(targets, typed.model, ranges, progress)
     warnings += notes_on(typed.precision, targets)
 
@@ -53,8 +54,10 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         precision=typed.precision,
         targets=target_reports(targets, plans, typed.twin),
         nodes_by_precision=typed.nodes_by_precision,
+        flops_by_precision=typed.flops_by_precision,
         calibration=None if typed.calibration is None else asdict(typed.calibration),
-        verification=agreement.to_json(),
+        verification=choice.agreement.to_json(),
+        search=None if choice.search is None else choice.search.to_json(),
         recipe=recipe,
         reasons=reasons,
         warnings=tuple(warnings),

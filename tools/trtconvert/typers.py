@@ -1,0 +1,222 @@
+"""Makes typed graphs of one model: what is measured once, and the graphs that follow from it.
+
+A typer calibrates when it is made. Its ``typed`` is quick and may be called again with other nodes
+raised to a wider precision, which is what a search does.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from trtconvert.calibration.collect import collect
+from trtconvert.calibration.layer_errors import LayerError, measure_layer_errors
+from trtconvert.calibration.options import CalibrationOptions, CalibrationReport
+from trtconvert.calibration.peaks import measure_peaks
+from trtconvert.calibration.ranges import threshold
+from trtconvert.calibration.reader import ImageReader
+from trtconvert.calibration.table import read_table
+from trtconvert.decision import Decision
+from trtconvert.graph_view import GraphView, lift_constants, node_name
+from trtconvert.passes.emulate_fp16 import emulate_fp16
+from trtconvert.passes.fp16 import convert_to_fp16
+from trtconvert.passes.placement import Placement, place_int8
+from trtconvert.passes.quantize import insert_qdq, raise_opset
+from trtconvert.progress import Progress
+from trtconvert.search.cost import flops_by_precision
+from trtconvert.typed import TypedGraph
+from visionrt.errors import ModelError, UsageError
+from visionrt.recipe import Recipe
+
+Reasons = Mapping[str, str]
+
+
+class Typer(Protocol):
+    """Makes typed graphs of one precision.
+
+    Attributes:
+        view: of the float32 graph that is typed.
+    """
+
+    view: GraphView
+
+    def typed(self, raised: Reasons | None = None, float32: Reasons | None = None) -> TypedGraph:
+        """The typed graph.
+
+        Args:
+            raised: reasons by name of nodes that are not int8.
+            float32: reasons by name of nodes that are not float16.
+        """
+        ...
+
+
+class Fp32Typer:
+    """Leaves the graph as it is."""
+
+    def __init__(self, clean: ModelProto) -> None:
+        self.clean = clean
+        self.view = GraphView(lift_constants(clean))
+
+    def typed(self, raised: Reasons | None = None, float32: Reasons | None = None) -> TypedGraph:
+        """The graph itself, whatever is raised."""
+        decisions = [
+            Decision(node.name, node.op_type, "fp32", "as exported")
+            for node in self.clean.graph.node
+        ]
+        flops = flops_by_precision(self.view, decisions)
+        return TypedGraph(
+            *("fp32", self.clean, self.clean, "fp32", self.clean, tuple(decisions)),
+            flops_by_precision=flops,
+        )
+
+
+class Fp16Typer:
+    """float16, by the rules of :mod:`trtconvert.passes.fp16_rules`."""
+
+    def __init__(
+        self,
+        clean: ModelProto,
+        recipe: Recipe,
+        options: CalibrationOptions | None,
+        progress: Progress,
+    ) -> None:
+        self.clean = clean
+        self.view = GraphView(lift_constants(clean))
+        self._peaks: dict[str, float] = {}
+        if options is not None and options.images:
+            view = GraphView(raise_opset(lift_constants(clean)))
+            self._peaks = measure_peaks(view, reader_for(view, recipe, options), progress)
+
+    def typed(self, raised: Reasons | None = None, float32: Reasons | None = None) -> TypedGraph:
+        """The float16 graph; ``raised`` has nothing to act on."""
+        model, decisions = convert_to_fp16(self.clean, self._peaks, float32)
+        return TypedGraph(
+            *("fp16", model, self.clean, "fp32", emulate_fp16(model), tuple(decisions)),
+            flops_by_precision=flops_by_precision(self.view, decisions),
+        )
+
+
+class Int8Typer:
+    """int8 where :mod:`trtconvert.passes.placement` puts it, float16 elsewhere.
+
+    Attributes:
+        thresholds: absolute value that maps to 127, by tensor name.
+        report: None where no image was read.
+    """
+
+    def __init__(
+        self,
+        clean: ModelProto,
+        recipe: Recipe,
+        options: CalibrationOptions | None,
+        progress: Progress,
+    ) -> None:
+        if options is None or (not options.images and options.ranges is None):
+            raise UsageError(
+                "calibration images for int8",
+                got="none",
+                fix="Give a folder of typical images with --calib, or a table with --ranges.",
+            )
+        self.view = GraphView(raise_opset(lift_constants(clean)))
+        self._noisy: dict[str, str] = {}
+        self._errors: dict[int, LayerError] = {}
+        self._warnings: list[str] = []
+        self.report: CalibrationReport | None = None
+        placement = place_int8(self.view)
+        if not placement.nodes:
+            raise ModelError(
+                "a Conv, Gemm or MatMul with constant weights, for int8",
+                got="none",
+                fix="Use --precision fp16.",
+            )
+        self._calibrate(placement, recipe, options, progress)
+
+    def placement(self, raised: Reasons | None = None) -> Placement:
+        """Where int8 goes when the nodes in ``raised`` stay float."""
+        return place_int8(self.view, keep={**self._noisy, **(raised or {})}, dead=self._dead)
+
+    def typed(self, raised: Reasons | None = None, float32: Reasons | None = None) -> TypedGraph:
+        """The int8 graph over a float16 remainder."""
+        placement = self.placement(raised)
+        twin = insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
+        model, fp16_decisions = convert_to_fp16(twin, keep=float32)
+        decisions = _merged(placement, fp16_decisions)
+        return TypedGraph(
+            *("int8", model, twin, "int8", emulate_fp16(model), decisions),
+            self.thresholds,
+            self.report,
+            tuple(self._warnings),
+            flops_by_precision(self.view, decisions),
+        )
+
+    def _calibrate(
+        self, placement: Placement, recipe: Recipe, options: CalibrationOptions, progress: Progress
+    ) -> None:
+        start = time.perf_counter()
+        view = self.view
+        reader = reader_for(view, recipe, options) if options.images else None
+        method = options.method
+        self.thresholds: dict[str, float] = {}
+        if options.ranges is not None:
+            self.thresholds, method = read_table(options.ranges, placement.activations)
+        elif reader is not None:
+            histograms = collect(view, placement.activations, reader, progress)
+            self.thresholds = {name: threshold(h, options) for name, h in histograms.items()}
+        self._dead = frozenset(name for name, value in self.thresholds.items() if value == 0.0)
+        if self._dead:
+            placement = place_int8(view, dead=self._dead)
+        if reader is not None and placement.nodes:
+            self._errors = measure_layer_errors(view, placement, self.thresholds, reader, progress)
+            self._noisy = _noisy(view, self._errors, options.least_snr_db)
+        correct = self._errors if options.bias_correction else {}
+        self._bias_errors: dict[int, NDArray[np.float32]] = {
+            index: error.channel_mean for index, error in correct.items()
+        }
+        if reader is not None:
+            seconds = time.perf_counter() - start
+            self.report = CalibrationReport(len(reader), seconds, method, peak_rss_bytes())
+            self._warnings = reader.warnings()
+
+
+def reader_for(view: GraphView, recipe: Recipe, options: CalibrationOptions) -> ImageReader:
+    """Reads the images of ``options`` at the batch size that the graph wants."""
+    shape = view.shape[view.inputs[0]]
+    batch = shape[0] if shape and isinstance(shape[0], int) else 1
+    return ImageReader(options.images, recipe.preprocess, count=options.count, batch=batch)
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident set of this process so far, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, Linux KiB.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _noisy(view: GraphView, errors: Mapping[int, LayerError], least_db: float) -> dict[str, str]:
+    nodes = view.model.graph.node
+    return {
+        node_name(nodes[index]): f"int8 leaves {error.snr_db:.1f} dB of signal to noise"
+        for index, error in errors.items()
+        if error.snr_db < least_db
+    }
+
+
+def _merged(placement: Placement, fp16: list[Decision]) -> tuple[Decision, ...]:
+    """Decisions on the clean graph's nodes: int8 by placement, the rest as the fp16 pass said."""
+    remainder = {decision.node: decision for decision in fp16}
+    out = []
+    for decision in placement.decisions:
+        if decision.precision == "int8":
+            out.append(decision)
+            continue
+        rest = remainder[decision.node]
+        reason = decision.reason if rest.precision == "fp16" else rest.reason
+        out.append(rest._replace(reason=reason))
+    return tuple(out)
