@@ -6,4 +6,5 @@ PYBIND11_MODULE(_core, m) {
   visionrt::bind_nms(m);
   visionrt::bind_decode(m);
   visionrt::bind_cuda(m);
+  visionrt::bind_graph(m);
 }

@@ -14,6 +14,7 @@ constexpr int kOldestDriver = 12000;
 constexpr CuResult kSuccess = 0;
 
 struct Loaded {
+  void* library = nullptr;
   Driver table{};
   std::string problem;
 };
@@ -37,6 +38,7 @@ Loaded load() {
     out.problem = std::string("no NVIDIA driver: ") + (reason ? reason : "libcuda.so.1 not found");
     return out;
   }
+  out.library = library;
   Driver& t = out.table;
   std::string& p = out.problem;
   const bool complete = resolve(library, "cuInit", t.cuInit, p) &&
@@ -70,7 +72,34 @@ const Loaded& loaded() {
   return once;
 }
 
+GraphDriver load_graph_driver() {
+  driver();  // throws unless the driver can be used
+  void* const library = loaded().library;
+  GraphDriver t{};
+  std::string p;
+  const bool complete = resolve(library, "cuStreamBeginCapture_v2", t.cuStreamBeginCapture, p) &&
+                        resolve(library, "cuStreamEndCapture", t.cuStreamEndCapture, p) &&
+                        resolve(library, "cuGraphInstantiateWithFlags", t.cuGraphInstantiate, p) &&
+                        resolve(library, "cuGraphExecUpdate_v2", t.cuGraphExecUpdate, p) &&
+                        resolve(library, "cuGraphLaunch", t.cuGraphLaunch, p) &&
+                        resolve(library, "cuGraphGetNodes", t.cuGraphGetNodes, p) &&
+                        resolve(library, "cuGraphNodeGetType", t.cuGraphNodeGetType, p) &&
+                        resolve(library, "cuGraphDestroy", t.cuGraphDestroy, p) &&
+                        resolve(library, "cuGraphExecDestroy", t.cuGraphExecDestroy, p) &&
+                        resolve(library, "cuEventCreate", t.cuEventCreate, p) &&
+                        resolve(library, "cuEventRecord", t.cuEventRecord, p) &&
+                        resolve(library, "cuStreamWaitEvent", t.cuStreamWaitEvent, p) &&
+                        resolve(library, "cuEventDestroy_v2", t.cuEventDestroy, p);
+  if (!complete) throw DriverError(p);
+  return t;
+}
+
 }  // namespace
+
+const GraphDriver& graph_driver() {
+  static const GraphDriver once = load_graph_driver();
+  return once;
+}
 
 const Driver& driver() {
   const Loaded& state = loaded();

@@ -14,6 +14,10 @@ using CuContext = struct CuContextOpaque*;
 using CuStream = struct CuStreamOpaque*;
 using CuLibrary = struct CuLibraryOpaque*;
 using CuKernel = struct CuKernelOpaque*;
+using CuEvent = struct CuEventOpaque*;
+using CuGraph = struct CuGraphOpaque*;
+using CuGraphNode = struct CuGraphNodeOpaque*;
+using CuGraphExec = struct CuGraphExecOpaque*;
 
 struct Driver {
   CuResult (*cuInit)(unsigned flags);
@@ -34,8 +38,35 @@ struct Driver {
                                 CuStream stream);
 };
 
+// CUgraphExecUpdateResultInfo.
+struct CuGraphUpdateInfo {
+  int result;
+  CuGraphNode node;
+  CuGraphNode from_node;
+};
+
+// What csrc/graph uses.
+struct GraphDriver {
+  CuResult (*cuStreamBeginCapture)(CuStream stream, int mode);
+  CuResult (*cuStreamEndCapture)(CuStream stream, CuGraph* graph);
+  CuResult (*cuGraphInstantiate)(CuGraphExec* exec, CuGraph graph, unsigned long long flags);
+  CuResult (*cuGraphExecUpdate)(CuGraphExec exec, CuGraph graph, CuGraphUpdateInfo* info);
+  CuResult (*cuGraphLaunch)(CuGraphExec exec, CuStream stream);
+  CuResult (*cuGraphGetNodes)(CuGraph graph, CuGraphNode* nodes, std::size_t* count);
+  CuResult (*cuGraphNodeGetType)(CuGraphNode node, int* type);
+  CuResult (*cuGraphDestroy)(CuGraph graph);
+  CuResult (*cuGraphExecDestroy)(CuGraphExec exec);
+  CuResult (*cuEventCreate)(CuEvent* event, unsigned flags);
+  CuResult (*cuEventRecord)(CuEvent event, CuStream stream);
+  CuResult (*cuStreamWaitEvent)(CuStream stream, CuEvent event, unsigned flags);
+  CuResult (*cuEventDestroy)(CuEvent event);
+};
+
 // The resolved driver. Throws DriverError (cuda/launch.h) when it cannot be used.
 const Driver& driver();
+
+// Its graph functions, looked up on first use. Throws DriverError when one is missing.
+const GraphDriver& graph_driver();
 
 // Throws DriverError naming `call` and the driver's own words unless `result` is success.
 void check(CuResult result, const char* call);

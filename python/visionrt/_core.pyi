@@ -14,6 +14,8 @@ import numpy.typing
 __all__: list[str] = [
     "DriverError",
     "Geometry",
+    "Graph",
+    "GraphRecording",
     "PreprocessPlan",
     "cuda_decode_ssd",
     "cuda_decode_yolo",
@@ -26,9 +28,13 @@ __all__: list[str] = [
     "decode_yolox",
     "driver_problem",
     "embedded_fatbins",
+    "graph_begin",
+    "graph_discard",
+    "graph_end",
     "has_kernels",
     "nms",
     "nms_batched",
+    "wait_for_stream",
 ]
 
 class Geometry:
@@ -127,6 +133,38 @@ class PreprocessPlan:
 
 class DriverError(RuntimeError):
     pass
+
+class GraphRecording:
+    """
+    Recorded work of a stream, from graph_end.
+    """
+    @property
+    def kernel_count(self) -> int: ...
+    @property
+    def node_count(self) -> int: ...
+
+class Graph:
+    """
+    Recorded work that is launched in one call. The buffers it was recorded with
+    must outlive it. Not for several threads at once.
+    """
+    def __init__(self, recording: GraphRecording) -> None:
+        """
+        Blocks while the driver prepares the work. Raises DriverError.
+        """
+    def close(self) -> None:
+        """
+        Releases it. May be called twice.
+        """
+    def launch(self, stream: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Queues the work on a stream. Does not block. Raises DriverError.
+        """
+    def update(self, recording: GraphRecording) -> str:
+        """
+        Takes over the addresses, sizes and arguments of a recording of the same sequence of
+        work, for later launches. Returns '', or why it cannot, when nothing changed.
+        """
 
 def cuda_decode_ssd(
     box_codes: typing.SupportsInt | typing.SupportsIndex,
@@ -323,6 +361,24 @@ def embedded_fatbins() -> list[tuple[str, int]]:
     Name and size in bytes of every embedded fatbin.
     """
 
+def graph_begin(stream: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Starts to record what this thread queues on a stream (an integer handle) instead of
+    running it. Its context must be current, here and in every call on graphs. Until
+    graph_end this thread must not allocate, free or synchronise. Raises DriverError.
+    """
+
+def graph_discard(stream: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Ends and discards a recording, after an error. Does nothing where there is none.
+    """
+
+def graph_end(stream: typing.SupportsInt | typing.SupportsIndex) -> GraphRecording:
+    """
+    Ends a recording. Raises DriverError when a call that is not allowed in one spoiled it;
+    the stream is usable again in either case.
+    """
+
 def has_kernels() -> bool:
     """
     True when this build holds CUDA kernels.
@@ -356,4 +412,13 @@ def nms_batched(
     """
     NMS of a batch on the CPU: boxes float32 [batch, n, 4], of which counts[i] are read.
     Returns (int32 [batch, max_det] padded with -1, int32 [batch]). Releases the GIL.
+    """
+
+def wait_for_stream(
+    waiter: typing.SupportsInt | typing.SupportsIndex,
+    other: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Lets later work on one stream start only after what is queued on another now. Does not
+    block. Raises DriverError.
     """

@@ -24,7 +24,9 @@ from visionrt import _core
 from visionrt.errors import MissingDependencyError, UsageError
 
 _NO_DRIVER = "Install the NVIDIA driver, version 580 or later for CUDA 13."
-_NO_PYCUDA = "Run: pip install pycuda"
+_NO_PYCUDA = (
+    "Run: pip install pycuda; or, where it fails, tools/dev/install_pycuda.py of the sources."
+)
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 
@@ -299,7 +301,7 @@ def close_with(owner: object, close: Callable[[], None]) -> Callable[[], object]
 
 @contextlib.contextmanager
 def cuda_errors(doing: str) -> Iterator[None]:
-    """Turn PyCUDA's errors in the block into this project's.
+    """Turn the errors of PyCUDA and of the native operations in the block into this project's.
 
     Raises:
         MissingDependencyError: out of memory, or the GPU failed the call.
@@ -313,7 +315,7 @@ def cuda_errors(doing: str) -> Iterator[None]:
             got=str(error),
             fix="Close other programs on the GPU, or use a smaller batch or image.",
         ) from error
-    except cuda.Error as error:
+    except (cuda.Error, _core.DriverError) as error:
         raise MissingDependencyError(
             f"a GPU that can {doing}",
             got=str(error),
@@ -337,7 +339,7 @@ def _driver() -> Any:
         raise MissingDependencyError(
             "a working PyCUDA",
             got=str(error),
-            fix="Build it again here: pip install --force-reinstall --no-cache-dir pycuda",
+            fix="Build it again here: python tools/dev/install_pycuda.py, in the sources.",
         ) from error
     try:
         cuda.init()

@@ -68,7 +68,7 @@ def decode(source: ImageSource, color: str = "bgr") -> NDArray[np.uint8]:
 
 def is_encoded(source: ImageSource) -> bool:
     """Whether :func:`decode` has something to decode, rather than an array to check."""
-    return not isinstance(source, np.ndarray)
+    return not (isinstance(source, np.ndarray) or hasattr(source, "__cuda_array_interface__"))
 
 
 def write(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:

@@ -181,15 +181,10 @@ class PixelAgreement:
     def update(self, reference: Segmentation, candidate: Segmentation) -> None:
         """Take the two results of one image, masks of one shape."""
         self._images += 1
-        a, b = reference.mask.ravel(), candidate.mask.ravel()
-        same = a == b
-        self._shares += float(np.count_nonzero(same)) / max(a.size, 1)
-        classes = max(int(a.max(initial=0)), int(b.max(initial=0)), len(self._both) - 1) + 1
-        both = np.bincount(a[same], minlength=classes)
-        either = np.bincount(a, minlength=classes) + np.bincount(b, minlength=classes) - both
-        grow = (0, classes - len(self._both))
-        self._both = np.pad(self._both, grow) + both
-        self._either = np.pad(self._either, grow) + either
+        of_reference, of_candidate, both = pixel_counts(reference, candidate)
+        self._shares += float(both.sum()) / max(reference.mask.size, 1)
+        self._both = add_counts(self._both, both)
+        self._either = add_counts(self._either, of_reference + of_candidate - both)
 
     def agreement(self) -> Agreement:
         """Details: ``mean_iou`` over the classes that either model found on any image."""
@@ -231,15 +226,11 @@ class KeypointAgreement:
         seen_a, seen_b = a[..., 2] >= reference.threshold, b[..., 2] >= candidate.threshold
         self._references += int(seen_a.sum())
         self._candidates += int(seen_b.sum())
-        if not len(a) or not len(b):
-            return
-        side = max(reference.image_hw)
-        shifts = np.linalg.norm(a[:, None, :, :2] - b[None, :, :, :2], axis=-1) / side
-        for i, j in _pair_nearest(shifts.mean(axis=-1)):
+        for i, j, shifts in pair_poses(reference, candidate):
             both = seen_a[i] & seen_b[j]
             self._both += int(both.sum())
-            self._shift += float(shifts[i, j][both].sum())
-            self._matched += int((shifts[i, j][both] <= KEYPOINT_RADIUS).sum())
+            self._shift += float(shifts[both].sum())
+            self._matched += int((shifts[both] <= KEYPOINT_RADIUS).sum())
 
     def agreement(self) -> Agreement:
         """Details: counts, and ``mean_shift`` of keypoints both see, as a share of the side."""
@@ -300,10 +291,16 @@ def cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.clip(float(x @ y) / norms, -1.0, 1.0))
 
 
-def match_boxes(reference: Detections, candidate: Detections) -> list[tuple[int, int, float]]:
-    """Matches as ``(candidate row, reference row, IoU)``; see :class:`BoxAgreement`."""
+def match_boxes(
+    reference: Detections, candidate: Detections, *, any_class: bool = False
+) -> list[tuple[int, int, float]]:
+    """Matches as ``(candidate row, reference row, IoU)``; see :class:`BoxAgreement`.
+
+    With ``any_class``, boxes of different classes match too.
+    """
     overlaps = box_iou(candidate.xyxy, reference.xyxy)
-    overlaps[candidate.class_id[:, None] != reference.class_id[None, :]] = 0.0
+    if not any_class:
+        overlaps[candidate.class_id[:, None] != reference.class_id[None, :]] = 0.0
     matches = []
     for row in np.argsort(-candidate.confidence, kind="stable"):
         if not len(reference):
@@ -326,6 +323,43 @@ def box_iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     out: NDArray[np.float64] = np.zeros_like(shared)
     np.divide(shared, union, out=out, where=union > 0)
     return out
+
+
+def pixel_counts(
+    reference: Segmentation, candidate: Segmentation
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels by class id of the reference, of the candidate, and where both say that class.
+
+    Args:
+        reference, candidate: with masks of one shape.
+    """
+    a, b = reference.mask.ravel(), candidate.mask.ravel()
+    classes = max(int(a.max(initial=0)), int(b.max(initial=0))) + 1
+    of_a, of_b, both = (np.bincount(ids, minlength=classes) for ids in (a, b, a[a == b]))
+    return of_a, of_b, both
+
+
+def add_counts(total: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sum of two vectors by class id, of which either may be the longer one."""
+    out: NDArray[np.int64] = np.zeros(max(len(total), len(counts)), np.int64)
+    out[: len(total)] += total
+    out[: len(counts)] += counts
+    return out
+
+
+def pair_poses(
+    reference: Keypoints, candidate: Keypoints
+) -> list[tuple[int, int, NDArray[np.floating]]]:
+    """Pairs as ``(reference pose, candidate pose, shifts)``; see :class:`KeypointAgreement`.
+
+    ``shifts`` [K] are distances of the keypoints as shares of the image's longer side.
+    """
+    a, b = reference.keypoints, candidate.keypoints
+    if not len(a) or not len(b):
+        return []
+    shifts = np.linalg.norm(a[:, None, :, :2] - b[None, :, :, :2], axis=-1)
+    shifts = shifts / max(reference.image_hw)
+    return [(i, j, shifts[i, j]) for i, j in _pair_nearest(shifts.mean(axis=-1))]
 
 
 def _pair_nearest(distances: NDArray[np.floating]) -> list[tuple[int, int]]:

@@ -186,7 +186,7 @@ class Model:
     def explain(self) -> str:
         """What runs the model, and why nothing else does; one line each."""
         used = f"used: {self.backend.name} on {self.backend.device}"
-        return "\n".join(self._notes or (used,))
+        return "\n".join([*(self._notes or (used,)), *self._pipeline.notes()])
 
     @property
     def task(self) -> str:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from visionrt import image_io
-from visionrt.backends.base import Backend
-from visionrt.errors import ModelError
+from visionrt.backends.base import Backend, DeviceBackend
+from visionrt.errors import InputDataError, ModelError
+from visionrt.gpu_images import DeviceImage, device_image, is_on_device
 from visionrt.heads import Frame, head_for
 from visionrt.image_io import ImageSource
 from visionrt.lanes import LanePool
@@ -17,6 +22,9 @@ from visionrt.options import PredictOptions
 from visionrt.preprocess import Preprocessor
 from visionrt.recipe import Recipe
 from visionrt.results import ImageRef, Result
+
+if TYPE_CHECKING:
+    from visionrt.gpu_pipeline import GpuPipeline, Pixels
 
 _STAGES = ("decode", "preprocess", "inference", "postprocess")
 
@@ -48,6 +56,14 @@ class Pipeline:
         self._head = head_for(recipe, backend.outputs)
         spec = recipe.preprocess
         self._lanes = LanePool(spec.tensor_shape(self.batch), spec.dtype)
+        self._gpu: GpuPipeline | None = None
+        self._gpu_problem = ""
+        if isinstance(backend, DeviceBackend):
+            from visionrt.gpu_pipeline import GpuPipeline
+
+            self._gpu_problem = backend.device_problem()
+            if not self._gpu_problem:
+                self._gpu = GpuPipeline(recipe, backend, self._preprocess, self._head)
 
     def run(
         self, images: Sequence[ImageSource], options: PredictOptions, color: str
@@ -64,18 +80,25 @@ class Pipeline:
             UsageError: closed.
         """
         times = [time.perf_counter()]
-        pixels = [image_io.decode(image, color) for image in images]
+        pixels = [self._pixels(image, color) for image in images]
         times.append(time.perf_counter())
         with self._lanes.lane() as tensor:
-            batch = self._preprocess(pixels, color=color, out=tensor[: len(pixels)])
             frames = [Frame(p.shape[:2], self._preprocess.geometry(*p.shape[:2])) for p in pixels]
-            times.append(time.perf_counter())
-            feed = tensor if self._is_fixed else batch
-            outputs = self._backend.run({self._input.name: feed})
-            times.append(time.perf_counter())
-            if len(feed) > len(frames):
-                outputs = {name: array[: len(frames)] for name, array in outputs.items()}
-            results = list(self._head.decode(outputs, frames, options))
+            results: Sequence[Result] | None = None
+            if self._gpu is not None:
+                size = self.batch if self._is_fixed else len(pixels)
+                results = self._gpu.run(pixels, frames, options, color, size)
+                times += [times[-1], time.perf_counter()]
+            if results is None:
+                host = [_on_host(image) for image in pixels]
+                batch = self._preprocess(host, color=color, out=tensor[: len(pixels)])
+                times[2:] = [time.perf_counter()]
+                feed = tensor if self._is_fixed else batch
+                outputs = self._backend.run({self._input.name: feed})
+                times.append(time.perf_counter())
+                if len(feed) > len(frames):
+                    outputs = {name: array[: len(frames)] for name, array in outputs.items()}
+                results = self._head.decode(outputs, frames, options)
         times.append(time.perf_counter())
         milliseconds = [(b - a) * 1e3 / len(images) for a, b in itertools.pairwise(times)]
         for image, result in zip(images, results, strict=True):
@@ -83,11 +106,32 @@ class Pipeline:
             result.speed = dict(zip(_STAGES, milliseconds, strict=True))
             if not image_io.is_encoded(image):
                 del result.speed["decode"]
-        return results
+        return list(results)
+
+    def _pixels(self, image: ImageSource, color: str) -> Pixels:
+        return device_image(image) if is_on_device(image) else image_io.decode(image, color)
+
+    def notes(self) -> list[str]:
+        """Lines for people about the path that frames take; none on the CPU."""
+        if self._gpu_problem:
+            return [f"frames: preprocessed and decoded on the CPU: {self._gpu_problem}"]
+        return [] if self._gpu is None else [self._gpu.note()]
 
     def close(self) -> None:
         """Refuse new calls, and wait for those under way. May be called twice."""
         self._lanes.close()
+        if self._gpu is not None:
+            self._gpu.close()
+
+
+def _on_host(image: Pixels) -> NDArray[np.uint8]:
+    if isinstance(image, DeviceImage):
+        raise InputDataError(
+            "an image in host memory, for frames are preprocessed on the CPU here",
+            got="a GPU array",
+            fix="Copy it to the host, or load the model on the GPU.",
+        )
+    return image
 
 
 def image_input(recipe: Recipe, inputs: Sequence[TensorInfo]) -> TensorInfo:

@@ -244,6 +244,8 @@ def installed() -> Iterator[Counter[str]]:
     with (
         mock.patch.dict(sys.modules, as_modules()),
         mock.patch.object(device._core, "driver_problem", return_value=""),
+        # Launches need a driver library; with that, see tests/emulation.
+        mock.patch.object(device._core, "has_kernels", return_value=False),
     ):
         _forget()
         try:

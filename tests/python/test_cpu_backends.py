@@ -12,6 +12,7 @@ import pytest
 from real_models import mean_color_model, model_path
 
 from visionrt.backends import open_twin
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import InputDataError, MissingDependencyError, ModelError, UsageError
 from visionrt.manifest import TensorInfo
 
@@ -40,6 +41,13 @@ def test_run(name: str, batch: int) -> None:
     backend = open_twin(mean_color_model(), backend=name, threads=1)
     out = backend.run({"image": np.repeat(IMAGE, batch, 0)})
     np.testing.assert_allclose(out["logits"], [IMAGE[0].mean(axis=(1, 2))] * batch, rtol=1e-6)
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_the_order_of_the_nodes_changes_no_result(in_order: bool) -> None:
+    backend = OnnxRuntimeBackend(mean_color_model(), in_order=in_order)
+    out = backend.run({"image": IMAGE})
+    np.testing.assert_allclose(out["logits"], [IMAGE[0].mean(axis=(1, 2))], rtol=1e-6)
 
 
 def test_outputs_are_the_callers_own(name: str) -> None:

@@ -67,7 +67,8 @@ def test_a_plan_for_this_gpu_runs_and_agrees_with_the_twin(tmp_path: Path, devic
         assert [r.best for r in model.stream(images)] == [r.best for r in model(images)]
         used, *others = model.explain().splitlines()
     assert used == "used: rtx:sm86 plan (tensorrt_rtx 1.7.1.116), by tensorrt_rtx on cuda:0"
-    assert len(others) == 2
+    assert len(others) == 3
+    assert others[-1].startswith("frames: preprocessed and decoded on the CPU")
     assert any("CPU twin" in line for line in others)
     assert any("rtx:sm120" in line and "not SM86" in line for line in others)
 

@@ -93,6 +93,13 @@ def test_a_match_at_exactly_half_counts_and_below_does_not():
     assert match_boxes(reference, less) == []
 
 
+def test_boxes_of_other_classes_match_on_request():
+    reference = boxes([0, 0, 10, 10, 0.9, 1], [0, 0, 10, 8, 0.9, 2])
+    candidate = boxes([0, 0, 10, 9, 0.5, 3])
+    assert match_boxes(reference, candidate) == []
+    assert match_boxes(reference, candidate, any_class=True) == [(0, 0, pytest.approx(0.9))]
+
+
 def test_boxes_match_once_within_a_class_best_score_first():
     reference = boxes([0, 0, 10, 10, 0.9, 1], [50, 50, 60, 60, 0.8, 2])
     candidate = boxes(

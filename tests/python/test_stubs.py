@@ -30,6 +30,9 @@ def test_core_stub_is_the_generated_one(tmp_path: Path) -> None:
 PYBIND11 = """
 visionrt._core.Geometry
 visionrt._core.Geometry.__init__
+visionrt._core.Graph
+visionrt._core.GraphRecording
+visionrt._core.GraphRecording.__init__
 visionrt._core.PreprocessPlan
 visionrt._core.__all__
 """

@@ -62,7 +62,8 @@ def test_version(capsys):
 
 
 def test_commands_are_those_that_work():
-    assert set(cli.commands) == {"build", "check", "inspect", "verify", "extract", "guess"}
+    want = {"build", "check", "inspect", "verify", "diff", "debug", "extract", "guess"}
+    assert set(cli.commands) == want
 
 
 @pytest.mark.parametrize(

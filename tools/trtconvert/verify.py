@@ -8,21 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trtconvert.pair import Pair, Side, discounted
 from trtconvert.progress import Progress, silent
-from visionrt import image_io
-from visionrt.backends.base import Backend
-from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import AccuracyError, InputDataError, UsageError
-from visionrt.heads import Frame, head_for
 from visionrt.metrics import Agreement, OutputCosine, accumulator_for
-from visionrt.options import options_for
-from visionrt.pipeline import image_input
-from visionrt.preprocess import Preprocessor
 from visionrt.recipe import Recipe
 from visionrt.results import Classification, Result
 
@@ -69,114 +62,65 @@ def verify(
         ModelError: a graph does not load or run, or does not fit the recipe.
         InputDataError: no image can be read.
     """
-    with _Pair(reference, candidate, recipe, optimize) as pair:
+    sides = (lambda: Side(reference, recipe), lambda: Side(candidate, recipe, optimize=optimize))
+    with Pair(*sides) as pair:
         if not images:
-            return pair.on_synthetic_images(progress)
-        return pair.on_images(images, progress, labels or {})
+            return _on_synthetic_images(pair, recipe, progress)
+        return _on_images(pair, recipe, images, progress, labels or {})
 
 
-class _Pair:
-    def __init__(self, reference: bytes, candidate: bytes, recipe: Recipe, optimize: bool) -> None:
-        self._recipe = recipe
-        self._reference = OnnxRuntimeBackend(reference)
-        self._candidate = OnnxRuntimeBackend(candidate, optimize=optimize)
-        info = image_input(recipe, self._reference.inputs)
-        self._input = info.name
-        self._batch = info.shape[0] if isinstance(info.shape[0], int) else 1
-        self._cosine = OutputCosine()
+def _on_images(
+    pair: Pair,
+    recipe: Recipe,
+    images: Sequence[Path],
+    progress: Progress,
+    labels: Mapping[str, frozenset[int]],
+) -> Agreement:
+    accumulator, cosine = accumulator_for(recipe.task), OutputCosine()
+    correct, labelled = [0, 0], 0
+    for compared in pair.compare(images, "Verifying", progress):
+        cosine.update(*compared.outputs)
+        accumulator.update(*compared.results)
+        accepted = labels.get(compared.path.name)
+        if accepted is not None:
+            labelled += 1
+            for which, result in enumerate(compared.results):
+                correct[which] += _is_correct(result, accepted)
+    out = accumulator.agreement()
+    details = dict(out.details)
+    if labelled:
+        details |= {"labelled": labelled}
+        details |= {"correct_reference": correct[0], "correct_candidate": correct[1]}
+    warnings = [*pair.skipped, *_broken_warnings(cosine)]
+    if out.details.get("boxes_reference") == 0 or out.details.get("keypoints_reference") == 0:
+        warnings.append("FP32 found nothing on these images: give some the model is for")
+    return dataclasses.replace(
+        discounted(out, cosine.broken),
+        cosine=cosine.mean(),
+        details=details,
+        warnings=tuple(warnings),
+    )
 
-    def __enter__(self) -> _Pair:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._reference.close()
-        self._candidate.close()
+def _on_synthetic_images(pair: Pair, recipe: Recipe, progress: Progress) -> Agreement:
+    cosine = OutputCosine()
+    for index, pixels in enumerate(synthetic_images(recipe.preprocess.size)):
+        cosine.update(*pair.outputs(pixels))
+        progress("Verifying", index + 1, _SYNTHETIC_IMAGES)
+    mean = cosine.mean()
+    warning = "verified on synthetic images only: the figure says little about real ones"
+    return Agreement(
+        "cosine",
+        0,
+        max(0.0, mean if mean is not None else 1.0),
+        cosine=mean,
+        warnings=(warning, *_broken_warnings(cosine)),
+    )
 
-    def on_images(
-        self,
-        images: Sequence[Path],
-        progress: Progress,
-        labels: Mapping[str, frozenset[int]],
-    ) -> Agreement:
-        preprocess = Preprocessor(self._recipe.preprocess)
-        options = options_for(self._recipe)
-        heads = [head_for(self._recipe, b.outputs) for b in (self._reference, self._candidate)]
-        accumulator = accumulator_for(self._recipe.task)
-        correct, labelled = [0, 0], 0
-        skipped: list[str] = []
-        for done, path in enumerate(images, 1):
-            try:
-                pixels = image_io.decode(path)
-            except InputDataError as error:
-                skipped.append(f"skipped {path}: {error.got}")
-                continue
-            frame = Frame(pixels.shape[:2], preprocess.geometry(*pixels.shape[:2]))
-            outputs = self._outputs(preprocess([pixels]))
-            results = [
-                head.decode(raw, [frame], options)[0]
-                for head, raw in zip(heads, outputs, strict=True)
-            ]
-            accumulator.update(*results)
-            if path.name in labels:
-                labelled += 1
-                for which, result in enumerate(results):
-                    correct[which] += _is_correct(result, labels[path.name])
-            progress("Verifying", done, len(images))
-        if len(skipped) == len(images):
-            raise InputDataError(
-                "an image that can be read",
-                got=f"none of {len(images)}; {skipped[0]}",
-                fix="Give JPEG, PNG or WebP files.",
-            )
-        out = accumulator.agreement()
-        details = dict(out.details)
-        if labelled:
-            details |= {"labelled": labelled}
-            details |= {"correct_reference": correct[0], "correct_candidate": correct[1]}
-        warnings = [*skipped, *self._broken_warnings()]
-        if out.details.get("boxes_reference") == 0 or out.details.get("keypoints_reference") == 0:
-            warnings.append("FP32 found nothing on these images: give some the model is for")
-        return dataclasses.replace(
-            out,
-            agreement=out.agreement * self._sound_share(out.images),
-            cosine=self._cosine.mean(),
-            details=details,
-            warnings=tuple(warnings),
-        )
 
-    def on_synthetic_images(self, progress: Progress) -> Agreement:
-        preprocess = Preprocessor(self._recipe.preprocess)
-        for index, pixels in enumerate(synthetic_images(self._recipe.preprocess.size)):
-            self._outputs(preprocess([pixels]))
-            progress("Verifying", index + 1, _SYNTHETIC_IMAGES)
-        mean = self._cosine.mean()
-        warning = "verified on synthetic images only: the figure says little about real ones"
-        return Agreement(
-            "cosine",
-            0,
-            max(0.0, mean if mean is not None else 1.0),
-            cosine=mean,
-            warnings=(warning, *self._broken_warnings()),
-        )
-
-    def _outputs(self, tensor: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-        # A graph with a fixed batch gets the image that many times; the first result counts.
-        feed = np.repeat(tensor, self._batch, axis=0) if self._batch > 1 else tensor
-        both = [self._run(b, feed) for b in (self._reference, self._candidate)]
-        self._cosine.update(*both)
-        return both
-
-    def _run(self, backend: Backend, feed: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        outputs = backend.run({self._input: feed})
-        return {name: array[:1] for name, array in outputs.items()}
-
-    def _sound_share(self, images: int) -> float:
-        # NaN where FP32 has numbers agrees with nothing, whatever class an argmax makes of it.
-        return 1 - self._cosine.broken / images if images else 1.0
-
-    def _broken_warnings(self) -> list[str]:
-        count = self._cosine.broken
-        return [f"NaN or infinity on {count} images where FP32 gives numbers"] if count else []
+def _broken_warnings(cosine: OutputCosine) -> list[str]:
+    count = cosine.broken
+    return [f"NaN or infinity on {count} images where FP32 gives numbers"] if count else []
 
 
 def synthetic_images(size_hw: tuple[int, int]) -> list[NDArray[np.uint8]]:
@@ -257,8 +201,8 @@ class MaxDrop:
         return cls(drop, metric)
 
 
-def enforce(agreement: Agreement, max_drop: MaxDrop) -> None:
-    """Raise when the agreement fell by more than is allowed.
+def enforce(agreement: Agreement, max_drop: MaxDrop, *, reference: str = "FP32") -> None:
+    """Raise when the agreement with ``reference`` fell by more than is allowed.
 
     Raises:
         AccuracyError: it did.
@@ -273,7 +217,7 @@ def enforce(agreement: Agreement, max_drop: MaxDrop) -> None:
     # One unit in the last place of a ratio of counts is no drop.
     if agreement.agreement < 1 - max_drop.drop - 1e-9:
         raise AccuracyError(
-            f"{agreement.metric} agreement with FP32 of at least {1 - max_drop.drop:.2%}",
+            f"{agreement.metric} agreement with {reference} of at least {1 - max_drop.drop:.2%}",
             got=f"{agreement.agreement:.2%} on {agreement.images} images",
             fix="Use --precision fp16, calibrate with more images like those the model will see, "
             "or allow a larger --max-drop.",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
+from visionrt.device import Device, Stream
 from visionrt.manifest import TensorInfo
 
 
@@ -36,4 +40,66 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release the engine. May be called twice."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeviceTensor:
+    """A contiguous tensor in device memory."""
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class DeviceLane(Protocol):
+    """An execution context with its stream and tensors in device memory; one caller at a time.
+
+    Except for ``device`` and ``stream``, everything needs the device's context to be current.
+    See ``trt_lane.Lane``.
+    """
+
+    device: Device
+    stream: Stream
+    generation: int
+
+    def bind(self, shape: tuple[int, ...]) -> bool:
+        """Prepare for an image tensor of a shape; False where an output's shape stays open."""
+        ...
+
+    def input_address(self) -> int:
+        """Where the image tensor lies."""
+        ...
+
+    def outputs(self) -> dict[str, DeviceTensor]:
+        """Where the outputs lie."""
+        ...
+
+    def enqueue(self) -> None:
+        """Queue the engine on the stream."""
+        ...
+
+    def host_outputs(self) -> dict[str, NDArray[Any]]:
+        """Page-locked arrays for the outputs."""
+        ...
+
+    def queue_download(self) -> None:
+        """Queue copies of the outputs to :meth:`host_outputs`."""
+        ...
+
+    def capture_problem(self) -> str:
+        """Why the engine cannot be recorded in a CUDA graph; empty when it may be."""
+        ...
+
+
+@runtime_checkable
+class DeviceBackend(Protocol):
+    """A back end on a GPU, which lends its lanes to those who work around the engine there."""
+
+    def device_problem(self) -> str:
+        """Why frames cannot stay on the device around this engine; empty when they can."""
+        ...
+
+    def lane(self) -> AbstractContextManager[DeviceLane]:
+        """A lane for the duration of a ``with`` block; blocks until one is free."""
         ...

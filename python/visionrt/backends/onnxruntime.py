@@ -34,6 +34,9 @@ class OnnxRuntimeBackend:
         threads: that one run may use; default: one per physical core.
         optimize: whether the graph may be rewritten. Without, the graph runs as it is written, as
             a measurement of its quantization needs.
+        in_order: run the nodes in the order of the graph, where ONNX Runtime's own order may hold
+            every tensor that a later output reads until the end. For graphs whose many outputs
+            stand beside what they are computed from.
 
     Raises:
         ModelError: ONNX Runtime cannot load the graph.
@@ -50,6 +53,7 @@ class OnnxRuntimeBackend:
         *,
         threads: int | None = None,
         optimize: bool = True,
+        in_order: bool = False,
     ) -> None:
         try:
             import onnxruntime
@@ -62,6 +66,8 @@ class OnnxRuntimeBackend:
         settings.log_severity_level = 4  # what goes wrong is raised, and need not be printed too
         if not optimize:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if in_order:
+            settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         try:
             self._session = onnxruntime.InferenceSession(
                 model if isinstance(model, bytes) else os.fspath(model),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from numpy.typing import NDArray
 
+from visionrt import _core
 from visionrt.backends.feeds import check_feeds, closed
 from visionrt.backends.trt_io import IoTensor, read_profiles, read_tensors
-from visionrt.backends.trt_lane import Lane
+from visionrt.backends.trt_lane import Lane, device_problem
 from visionrt.backends.trt_library import TENSORRT, create, load_library, logger_of
 from visionrt.device import Device, close_with, device_index, gpu_info, open_device
 from visionrt.errors import (
@@ -130,6 +133,20 @@ class TensorRTBackend:
         check_feeds(self.inputs, feeds)
         return self._engine.run(feeds)
 
+    def device_problem(self) -> str:
+        """Why frames cannot stay on the device around this engine; empty when they can."""
+        if not _core.has_kernels():
+            return "this build of visionrt holds no CUDA kernels"
+        return _core.driver_problem() or device_problem(self._engine.tensors)
+
+    def lane(self) -> AbstractContextManager[Lane]:
+        """A lane for the duration of a ``with`` block; blocks until one is free.
+
+        Raises:
+            UsageError: after :meth:`close`.
+        """
+        return self._engine.lane()
+
     def close(self) -> None:
         """Wait for running calls and release the engine. May be called twice."""
         self._close()
@@ -179,11 +196,16 @@ class _Engine:
             raise
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        with self.lane() as lane:
+            return lane.run(feeds)
+
+    @contextlib.contextmanager
+    def lane(self) -> Iterator[Lane]:
         lane = self._free_lanes.get()
         try:
             if lane is None:
                 raise closed(self._name)
-            return lane.run(feeds)
+            yield lane
         finally:
             self._free_lanes.put(lane)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visionrt.backends.base import DeviceTensor
 from visionrt.backends.trt_io import IoTensor, Profile, Shape, pick_profile
 from visionrt.backends.trt_library import MessageLog
 from visionrt.device import Device, DeviceBuffer
@@ -26,6 +28,11 @@ class Lane:
         profiles: the engine's profiles.
         log: of the library's messages.
 
+    Attributes:
+        device, stream: where it runs.
+        generation: changes whenever the execution context does. CUDA graphs recorded before are
+            not valid then: they use the context's own memory.
+
     Raises:
         MissingDependencyError: not enough GPU memory for the context.
     """
@@ -39,13 +46,15 @@ class Lane:
         profiles: Sequence[Profile],
         log: MessageLog,
     ) -> None:
-        self._device = device
+        self.device = device
         self._log = log
         self._inputs = [t for t in tensors if t.is_input]
         self._outputs = [t for t in tensors if not t.is_input]
         self._profiles = profiles
         self._active_profile = 0
-        self._stream = device.stream()
+        self._bound: Shape | None = None
+        self.generation = 0
+        self.stream = device.stream()
         self._memory = {t.name: device.buffer() for t in tensors}
         self._pinned = {t.name: device.pinned() for t in tensors}
         allocator = _output_allocator(trt)
@@ -65,34 +74,104 @@ class Lane:
             MissingDependencyError: the GPU or its memory failed.
         """
         mark = self._log.mark()
-        with self._device.current():
+        self._bound = None
+        self.generation += 1
+        with self.device.current():
             try:
                 self._select_profile({n: a.shape for n, a in feeds.items()}, mark)
                 for tensor in self._inputs:
                     self._upload(tensor, feeds[tensor.name], mark)
                 self._bind_outputs(mark)
-                if not self._context.execute_async_v3(self._stream.handle):
+                if not self._context.execute_async_v3(self.stream.handle):
                     self._raise_allocator_error()
                     raise self._failed("run the engine", mark)
                 outputs = {t.name: self._download(t) for t in self._outputs}
             finally:
                 # After an error too: queued copies still use the pinned memory.
-                self._stream.synchronize()
+                self.stream.synchronize()
         # The pinned memory is written again by the next run, so the caller gets copies.
         return {name: array.copy() for name, array in outputs.items()}
 
+    def bind(self, shape: Shape) -> bool:
+        """Prepare the engine for an image tensor of a shape: profile, memory, addresses.
+
+        Only for engines of which :func:`device_problem` finds none. Blocks where memory grows. The
+        context must be current.
+
+        Returns:
+            Whether the shapes of all outputs are known before the engine runs.
+
+        Raises:
+            InputDataError: no profile takes the shape.
+            MissingDependencyError: the GPU or its memory failed.
+        """
+        if shape != self._bound:
+            self._bound = None
+            self.generation += 1
+            mark = self._log.mark()
+            tensor = self._inputs[0]
+            self._select_profile({tensor.name: shape}, mark)
+            address = self._memory[tensor.name].reserve(_bytes_of(shape, tensor))
+            self._set_input(tensor, shape, address, mark)
+            self._bind_outputs(mark)
+            self._bound = shape
+        return not any(-1 in self._context.get_tensor_shape(t.name) for t in self._outputs)
+
+    def input_address(self) -> int:
+        """Where the image tensor of the last :meth:`bind` lies on the device."""
+        return self._memory[self._inputs[0].name].address
+
+    def outputs(self) -> dict[str, DeviceTensor]:
+        """Where the outputs of the last :meth:`bind` lie on the device."""
+        return {
+            t.name: DeviceTensor(
+                self._memory[t.name].address, self._allocators[t.name].shape, t.dtype
+            )
+            for t in self._outputs
+        }
+
+    def enqueue(self) -> None:
+        """Queue the engine on the stream; the context must be current. Does not block.
+
+        Raises:
+            MissingDependencyError: the GPU failed.
+        """
+        mark = self._log.mark()
+        if not self._context.execute_async_v3(self.stream.handle):
+            raise self._failed("run the engine", mark)
+
+    def host_outputs(self) -> dict[str, NDArray[Any]]:
+        """Page-locked arrays for the outputs of the last :meth:`bind`; every frame writes them."""
+        return {
+            t.name: self._pinned[t.name].array(self._allocators[t.name].shape, t.dtype)
+            for t in self._outputs
+        }
+
+    def queue_download(self) -> None:
+        """Queue copies of every output to :meth:`host_outputs`. Does not block."""
+        for tensor in self._outputs:
+            self._download(tensor)
+
+    def capture_problem(self) -> str:
+        """Why the engine cannot be recorded in a CUDA graph, in words; empty when it may be."""
+        # Only TensorRT-RTX has the question, and answers it for the bound shapes.
+        ask = getattr(self._context, "is_stream_capturable", None)
+        if ask is None or ask(self.stream.handle):
+            return ""
+        return "the library says that these shapes cannot be captured"
+
     def close(self) -> None:
         """Release the context, then its memory. May be called twice."""
-        with self._device.current():
+        with self.device.current():
             self._context = None
-        for owned in (*self._memory.values(), *self._pinned.values(), self._stream):
+        for owned in (*self._memory.values(), *self._pinned.values(), self.stream):
             owned.close()
 
     def _select_profile(self, shapes: Mapping[str, Shape], mark: int) -> None:
         profile = pick_profile(self._profiles, shapes, self._active_profile)
         if profile.index == self._active_profile:
             return
-        handle = self._stream.handle
+        handle = self.stream.handle
         if not self._context.set_optimization_profile_async(profile.index, handle):
             raise self._failed(f"switch to optimization profile {profile.index}", mark)
         self._active_profile = profile.index
@@ -104,13 +183,16 @@ class Lane:
             address = staged.ctypes.data
         else:
             address = self._memory[tensor.name].reserve(staged.nbytes)
-            self._device.copy_to_device(address, staged, self._stream)
+            self.device.copy_to_device(address, staged, self.stream)
+        self._set_input(tensor, feed.shape, address, mark)
+
+    def _set_input(self, tensor: IoTensor, shape: Shape, address: int, mark: int) -> None:
         context = self._context
         if not (
-            context.set_input_shape(tensor.name, feed.shape)
+            context.set_input_shape(tensor.name, shape)
             and context.set_tensor_address(tensor.name, address)
         ):
-            raise self._failed(f"take input {tensor.name} of shape {feed.shape}", mark)
+            raise self._failed(f"take input {tensor.name} of shape {shape}", mark)
 
     def _bind_outputs(self, mark: int) -> None:
         try:
@@ -129,8 +211,7 @@ class Lane:
                 if tensor.on_host:
                     address = self._pinned[name].array(shape, tensor.dtype).ctypes.data
                 else:
-                    size = tensor.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-                    address = self._memory[name].reserve(size)
+                    address = self._memory[name].reserve(_bytes_of(shape, tensor))
                 bound = self._context.set_tensor_address(name, address)
             if not bound:
                 raise self._failed(f"bind output {name} of shape {shape}", mark)
@@ -139,7 +220,7 @@ class Lane:
         shape = self._allocators[tensor.name].shape
         array = self._pinned[tensor.name].array(shape, tensor.dtype)
         if not tensor.on_host:
-            self._device.copy_to_host(array, self._memory[tensor.name].address, self._stream)
+            self.device.copy_to_host(array, self._memory[tensor.name].address, self.stream)
         return array
 
     def _raise_allocator_error(self) -> None:
@@ -155,6 +236,21 @@ class Lane:
             got=self._log.quote_since(mark),
             fix="Free GPU memory or use a smaller input; where it persists, run visionrt doctor.",
         )
+
+
+def device_problem(tensors: Sequence[IoTensor]) -> str:
+    """Why frames cannot stay on the device around this engine; empty when they can."""
+    inputs = [t for t in tensors if t.is_input]
+    if len(inputs) != 1 or inputs[0].on_host:
+        return "the engine does not take one image tensor in device memory"
+    for tensor in tensors:
+        if not tensor.is_input and tensor.on_host:
+            return f"output {tensor.name} is made in host memory"
+    return ""
+
+
+def _bytes_of(shape: Shape, tensor: IoTensor) -> int:
+    return tensor.dtype.itemsize * math.prod(shape)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ Head options:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,19 +39,23 @@ from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
 from visionrt.results import Detections
 
+if TYPE_CHECKING:
+    from visionrt.backends.base import DeviceTensor
+    from visionrt.gpu_boxes import CandidateBuffers
+
 _GRID_KEYS = {"feature_maps", "scales", "ratios", "reduce_lowest"}
 OPTIONS = ("boxes", "scores", "anchors", "variances", "activation", "background", "multi_label")
 
 
 class SsdHead:
-    """See the module."""
+    """See the module. Decodes on the device as well; ``constant`` holds the anchors."""
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         options = check_options(recipe, OPTIONS)
         self._recipe = recipe
         self._boxes = _output(recipe, outputs, "boxes").name
         self._scores = _output(recipe, outputs, "scores").name
-        self._anchors = anchors_from(recipe)
+        self.constant = anchors_from(recipe)
         self._activation = choice(recipe, "activation", ("none", "sigmoid", "softmax"), "none")
         self._multi_label = choice(recipe, "multi_label", (False, True), False)
         self._background = options.get("background", 0)
@@ -69,17 +73,13 @@ class SsdHead:
     ) -> list[Detections]:
         """One :class:`Detections` per frame. A score must be above ``confidence``."""
         codes, scores = as_float32(outputs[self._boxes]), as_float32(outputs[self._scores])
-        count = (len(frames), len(self._anchors))
-        if codes.shape != (*count, 4):
-            raise bad_shape(self._boxes, f"[{count[0]}, {count[1]}, 4]", codes.shape)
-        if scores.ndim != 3 or scores.shape[:2] != count or self._background >= scores.shape[2]:
-            raise bad_shape(self._scores, f"[{count[0]}, {count[1]}, classes]", scores.shape)
+        self._class_count(codes.shape, scores.shape, len(frames))
         return [
             detections_from(
                 _core.decode_ssd(
                     codes[i],
                     scores[i],
-                    self._anchors,
+                    self.constant,
                     self._recipe.preprocess.size,
                     options.confidence,
                     variances=self._variances,
@@ -93,6 +93,53 @@ class SsdHead:
             )
             for i, frame in enumerate(frames)
         ]
+
+    def _class_count(
+        self, codes: tuple[int, ...], scores: tuple[int, ...], batch: int | None = None
+    ) -> int:
+        """Columns of the scores, once both shapes are checked."""
+        rows = "n" if batch is None else batch
+        anchors = len(self.constant)
+        if len(codes) != 3 or codes[1:] != (anchors, 4) or batch not in (None, codes[0]):
+            raise bad_shape(self._boxes, f"[{rows}, {anchors}, 4]", codes)
+        if len(scores) != 3 or scores[:2] != codes[:2] or self._background >= scores[2]:
+            raise bad_shape(self._scores, f"[{rows}, {anchors}, classes]", scores)
+        return scores[2]
+
+    def capacity(self, outputs: Mapping[str, DeviceTensor]) -> int:
+        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
+        shapes = outputs[self._boxes].shape, outputs[self._scores].shape
+        classes = self._class_count(*shapes)
+        return _core.decode_capacity(len(self.constant), classes, self._multi_label)
+
+    def enqueue_decode(
+        self,
+        outputs: Mapping[str, DeviceTensor],
+        batch: int,
+        confidence: float,
+        candidates: CandidateBuffers,
+        constant: int,
+        stream: int,
+    ) -> None:
+        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
+        codes, scores = outputs[self._boxes], outputs[self._scores]
+        _core.cuda_decode_ssd(
+            codes.address,
+            scores.address,
+            constant,
+            batch,
+            len(self.constant),
+            self._class_count(codes.shape, scores.shape),
+            self._recipe.preprocess.size,
+            confidence,
+            candidates.addresses(),
+            candidates.capacity,
+            stream,
+            variances=self._variances,
+            activation=self._activation,
+            background=self._background,
+            multi_label=self._multi_label,
+        )
 
 
 def anchors_from(recipe: Recipe) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ Head options:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -26,9 +26,15 @@ from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
 from visionrt.results import Detections
 
+if TYPE_CHECKING:
+    from visionrt.backends.base import DeviceTensor
+    from visionrt.gpu_boxes import CandidateBuffers
+
 
 class YoloHead:
-    """See the module."""
+    """See the module. Decodes on the device as well."""
+
+    constant = None
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         check_options(recipe, ("output", "form", "multi_label"))
@@ -45,13 +51,7 @@ class YoloHead:
     ) -> list[Detections]:
         """One :class:`Detections` per frame. A score must be above ``confidence``."""
         raw = as_float32(outputs[self._output])
-        box_columns = 5 if self._form == "v5" else 4
-        columns = raw.shape[1 if self._form == "v8" else 2] if raw.ndim == 3 else 0
-        if columns <= box_columns or len(raw) != len(frames):
-            shape = f"{box_columns} + classes"
-            shape = f"[n, {shape}, anchors]" if self._form == "v8" else f"[n, anchors, {shape}]"
-            raise bad_shape(self._output, shape, raw.shape)
-        classes = class_count(columns, box_columns, self._recipe)
+        _, _, classes = self._layout(raw.shape, len(frames))
         return [
             detections_from(
                 _core.decode_yolo(
@@ -63,3 +63,45 @@ class YoloHead:
             )
             for i, frame in enumerate(frames)
         ]
+
+    def _layout(self, shape: tuple[int, ...], batch: int | None = None) -> tuple[int, int, int]:
+        """Anchors, columns and classes of an output of a shape, checked."""
+        box_columns = 5 if self._form == "v5" else 4
+        columns = shape[1 if self._form == "v8" else 2] if len(shape) == 3 else 0
+        if columns <= box_columns or batch not in (None, shape[0]):
+            wanted = f"{box_columns} + classes"
+            wanted = f"[n, {wanted}, anchors]" if self._form == "v8" else f"[n, anchors, {wanted}]"
+            raise bad_shape(self._output, wanted, shape)
+        anchors = shape[2 if self._form == "v8" else 1]
+        return anchors, columns, class_count(columns, box_columns, self._recipe)
+
+    def capacity(self, outputs: Mapping[str, DeviceTensor]) -> int:
+        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
+        anchors, _, classes = self._layout(outputs[self._output].shape)
+        return _core.decode_capacity(anchors, classes, self._multi_label)
+
+    def enqueue_decode(
+        self,
+        outputs: Mapping[str, DeviceTensor],
+        batch: int,
+        confidence: float,
+        candidates: CandidateBuffers,
+        constant: int,
+        stream: int,
+    ) -> None:
+        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
+        output = outputs[self._output]
+        anchors, columns, classes = self._layout(output.shape)
+        _core.cuda_decode_yolo(
+            output.address,
+            batch,
+            self._form,
+            anchors,
+            columns,
+            classes,
+            confidence,
+            candidates.addresses(),
+            candidates.capacity,
+            stream,
+            multi_label=self._multi_label,
+        )

@@ -12,7 +12,7 @@ Head options:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -32,9 +32,15 @@ from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
 from visionrt.results import Detections
 
+if TYPE_CHECKING:
+    from visionrt.backends.base import DeviceTensor
+    from visionrt.gpu_boxes import CandidateBuffers
+
 
 class YoloxHead:
-    """See the module."""
+    """See the module. Decodes on the device as well."""
+
+    constant = None
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         options = check_options(recipe, ("output", "strides", "multi_label"))
@@ -60,9 +66,7 @@ class YoloxHead:
     ) -> list[Detections]:
         """One :class:`Detections` per frame. A score must be above ``confidence``."""
         raw = as_float32(outputs[self._output])
-        if raw.ndim != 3 or raw.shape[:2] != (len(frames), self._cells) or raw.shape[2] <= 5:
-            raise bad_shape(self._output, f"[{len(frames)}, {self._cells}, 5 + classes]", raw.shape)
-        classes = class_count(raw.shape[2], 5, self._recipe)
+        classes = self._class_count(raw.shape, len(frames))
         return [
             detections_from(
                 _core.decode_yolox(
@@ -79,3 +83,41 @@ class YoloxHead:
             )
             for i, frame in enumerate(frames)
         ]
+
+    def _class_count(self, shape: tuple[int, ...], batch: int | None = None) -> int:
+        fits = len(shape) == 3 and shape[1] == self._cells and shape[2] > 5
+        if not fits or batch not in (None, shape[0]):
+            rows = "n" if batch is None else batch
+            raise bad_shape(self._output, f"[{rows}, {self._cells}, 5 + classes]", shape)
+        return class_count(shape[2], 5, self._recipe)
+
+    def capacity(self, outputs: Mapping[str, DeviceTensor]) -> int:
+        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
+        classes = self._class_count(outputs[self._output].shape)
+        return _core.decode_capacity(self._cells, classes, self._multi_label)
+
+    def enqueue_decode(
+        self,
+        outputs: Mapping[str, DeviceTensor],
+        batch: int,
+        confidence: float,
+        candidates: CandidateBuffers,
+        constant: int,
+        stream: int,
+    ) -> None:
+        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
+        output = outputs[self._output]
+        _core.cuda_decode_yolox(
+            output.address,
+            batch,
+            self._recipe.preprocess.size,
+            self._cells,
+            output.shape[2],
+            self._class_count(output.shape),
+            confidence,
+            candidates.addresses(),
+            candidates.capacity,
+            stream,
+            strides=self._strides,
+            multi_label=self._multi_label,
+        )

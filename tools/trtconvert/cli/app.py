@@ -12,6 +12,8 @@ import click
 
 from trtconvert.cli.build import build
 from trtconvert.cli.check import check
+from trtconvert.cli.debug import debug
+from trtconvert.cli.diff import diff
 from trtconvert.cli.extract import extract
 from trtconvert.cli.guess import guess
 from trtconvert.cli.inspect import inspect
@@ -65,7 +67,7 @@ def cli(context: click.Context) -> None:
         context.exit(UsageError.exit_code)
 
 
-for _command in (build, check, inspect, verify, extract, guess):
+for _command in (build, check, inspect, verify, diff, debug, extract, guess):
     cli.add_command(_command)
 
 

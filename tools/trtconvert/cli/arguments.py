@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from trtconvert.calibration.options import METHODS, CalibrationOptions
 from trtconvert.guess import RecipeFlags
 from trtconvert.shapes import ShapeFlags, parse_shapes
 from visionrt.errors import UsageError
@@ -41,6 +42,12 @@ _SHAPE_FLAGS = (
     click.option("--optShapes", "opt_shapes", metavar="SHAPES", help="Most common shapes."),
     click.option("--maxShapes", "max_shapes", metavar="SHAPES", help="Largest shapes."),
 )
+_CALIBRATION_FLAGS = (
+    click.option("--calib", type=PATH, metavar="DIR", help="Images to calibrate int8 on."),
+    click.option("--calib-images", type=click.IntRange(1), metavar="N", help="How many of them."),
+    click.option("--calib-method", type=click.Choice(METHODS), default="mse", show_default=True),
+    click.option("--ranges", type=PATH, metavar="FILE", help="Ranges of an earlier calibration."),
+)
 
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 quiet_flag = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
@@ -57,6 +64,13 @@ def recipe_flags(function: Function) -> Function:
 def shape_flags(function: Function) -> Function:
     """Add the flags that give input shapes."""
     for option in reversed(_SHAPE_FLAGS):
+        function = option(function)
+    return function
+
+
+def calibration_flags(function: Function) -> Function:
+    """Add the flags that say where activation ranges come from."""
+    for option in reversed(_CALIBRATION_FLAGS):
         function = option(function)
     return function
 
@@ -90,6 +104,26 @@ def take_shape_flags(flags: dict[str, Any]) -> ShapeFlags:
         low = middle = high = fixed
     low, middle, high = (parse_shapes(text or "") for text in (low, middle, high))
     return ShapeFlags(min=low, opt=middle, max=high, batch=batch)
+
+
+def take_calibration_flags(flags: dict[str, Any]) -> CalibrationOptions | None:
+    """Move the calibration flags out of a command's keyword arguments; None without images.
+
+    Raises:
+        UsageError: a number of images, but no folder.
+    """
+    folder, ranges, count, method = (
+        flags.pop(name) for name in ("calib", "ranges", "calib_images", "calib_method")
+    )
+    if folder is None and ranges is None:
+        if count is not None:
+            raise UsageError(
+                "--calib FOLDER with --calib-images", got="none", fix="Name the folder."
+            )
+        return None
+    return CalibrationOptions(
+        images=folder if folder is not None else (), method=method, count=count, ranges=ranges
+    )
 
 
 def _json_object(text: str | None) -> Mapping[str, Any]:

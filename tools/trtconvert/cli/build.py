@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from trtconvert.calibration.options import METHODS, CalibrationOptions
 from trtconvert.cli.arguments import (
     PATH,
+    calibration_flags,
     json_flag,
     quiet_flag,
     recipe_flags,
     shape_flags,
+    take_calibration_flags,
     take_recipe_flags,
     take_shape_flags,
     verbose_flag,
@@ -48,10 +49,7 @@ from visionrt.errors import UsageError
     help="rtx, rtx:sm86,sm89, tensorrt or cpu; may be repeated. Default: rtx (where it is "
     "installed) and cpu.",
 )
-@click.option("--calib", type=PATH, metavar="DIR", help="Images to calibrate int8 on.")
-@click.option("--calib-images", type=click.IntRange(1), metavar="N", help="How many of them.")
-@click.option("--calib-method", type=click.Choice(METHODS), default="mse", show_default=True)
-@click.option("--ranges", type=PATH, metavar="FILE", help="Ranges of an earlier calibration.")
+@calibration_flags
 @click.option("--images", type=PATH, metavar="DIR", help="Images to verify on.")
 @click.option("--max-drop", metavar="1%", help="Fail (exit 4) when the result is worse than that.")
 @recipe_flags
@@ -87,7 +85,7 @@ def options_from(flags: dict[str, Any]) -> BuildOptions:
         targets=tuple(flags["targets"]),
         recipe=recipe,
         shapes=shapes,
-        calibration=_calibration(flags),
+        calibration=take_calibration_flags(flags),
         images=flags["images"],
         max_drop=None if max_drop is None else MaxDrop.parse(max_drop),
     )
@@ -113,19 +111,3 @@ def _precision(named: str | None, *, fp16: bool, int8: bool) -> str:
             "one precision", got=f"{named} and {allowed}", fix="Keep --precision, or the alias."
         )
     return named or allowed or "auto"
-
-
-def _calibration(flags: dict[str, Any]) -> CalibrationOptions | None:
-    folder, ranges = flags["calib"], flags["ranges"]
-    if folder is None and ranges is None:
-        if flags["calib_images"] is not None:
-            raise UsageError(
-                "--calib FOLDER with --calib-images", got="none", fix="Name the folder."
-            )
-        return None
-    return CalibrationOptions(
-        images=folder if folder is not None else (),
-        method=flags["calib_method"],
-        count=flags["calib_images"],
-        ranges=ranges,
-    )

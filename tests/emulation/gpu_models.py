@@ -1,0 +1,129 @@
+"""Engine files that run on the fake GPU and as their CPU twins, images, and how to compare."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import device_engines
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from real_models import (
+    write_engine,
+)
+from test_tensorrt_backend import rtx_plan
+
+import visionrt
+from visionrt.errors import MissingDependencyError
+from visionrt.manifest import PlanInfo
+from visionrt.recipe import Recipe
+from visionrt.spec import PreprocessSpec
+
+PLAN = PlanInfo("plans/rtx.plan", "tensorrt_rtx", "rtx:sm86", "1.7.1.116", ("86",), 0.0)
+SIZE, CELLS = 64, 84  # 8² + 4² + 2²
+BOXES = Recipe(
+    "detect", "yolo", PreprocessSpec(size=(SIZE, SIZE)), ("red", "green", "blue"), confidence=0.3
+)
+
+
+def yolo_model(
+    batch: int | str = "batch",
+    *,
+    form: str = "v8",
+    infinite_anchor: int | None = None,
+    half: bool = False,
+) -> bytes:
+    """A detector of 84 anchors whose 3 class scores depend on the image, in any YOLO form.
+
+    ``yolox`` gives offsets and logarithms in the place of centres and sizes.
+    """
+    rng = np.random.default_rng(3)
+    boxes = np.concatenate([rng.uniform(5, 60, (2, CELLS)), rng.uniform(8, 30, (2, CELLS))])
+    if form == "yolox":
+        boxes = rng.normal(0, 0.7, (4, CELLS))
+    columns = [boxes, np.full((1, CELLS), 0.9)] if form in ("v5", "yolox") else [boxes]
+    fixed = np.concatenate(columns)[None].astype(np.float32)
+    shift = rng.uniform(-0.3, 0.5, (1, 3, CELLS)).astype(np.float32)
+    if infinite_anchor is not None:
+        fixed[:, 0, infinite_anchor] = np.inf
+        shift[:, :, infinite_anchor] = 2
+    constants = {
+        "axes": np.array([2, 3]),
+        "last": np.array([2]),
+        "first": np.array([1]),
+        "fixed": fixed,
+        "shift": shift,
+        "zero": np.zeros((1, fixed.shape[1], CELLS), np.float32),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["mean"], keepdims=0),  # [n, 3]
+        helper.make_node("Unsqueeze", ["mean", "last"], ["mean_column"]),
+        helper.make_node("Add", ["mean_column", "shift"], ["scores"]),  # [n, 3, 84]
+        helper.make_node("ReduceMax", ["scores", "first"], ["best"], keepdims=1),
+        helper.make_node("Mul", ["best", "zero"], ["zeros"]),  # [n, 4 or 5, 84]
+        helper.make_node("Add", ["zeros", "fixed"], ["boxes"]),
+        helper.make_node("Concat", ["boxes", "scores"], ["columns"], axis=1),
+    ]
+    shape: list[int | str] = [batch, fixed.shape[1] + 3, CELLS]
+    made = "columns"
+    if form != "v8":
+        shape = [shape[0], shape[2], shape[1]]
+        nodes.append(helper.make_node("Transpose", [made], ["rows"], perm=[0, 2, 1]))
+        made = "rows"
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    nodes.append(helper.make_node("Cast", [made], ["output"], to=kind))
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, SIZE, SIZE])
+    output = helper.make_tensor_value_info("output", kind, shape)
+    values = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "yolo", [image], [output], values)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+@contextlib.contextmanager
+def both(
+    model: bytes, recipe: Recipe, *, session: device_engines.Session | None = None, **options: Any
+) -> Iterator[tuple[Any, Any]]:
+    """The same engine file on the GPU and as its CPU twin; ``session`` may run the former."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        device_engines.plans_run(session or device_engines.Session(model), **options),
+    ):
+        plans = {PLAN.member: (PLAN, rtx_plan())}
+        path = write_engine(Path(folder) / "model.engine", model, recipe, plans=plans)
+        with visionrt.load(path, device="cuda:0") as gpu:
+            assert gpu.device == "cuda:0"
+            with visionrt.load(path, device="cpu") as cpu:
+                yield gpu, cpu
+
+
+def assert_same(got: Any, wanted: Any) -> None:
+    assert type(got) is type(wanted)
+    assert got.image_hw == wanted.image_hw
+    for name in ("class_id", "xyxy", "confidence", "logits", "mask", "keypoints"):
+        expected = getattr(wanted, name, None)
+        if expected is not None:
+            np.testing.assert_array_equal(getattr(got, name), expected, err_msg=name)
+
+
+def error_of(call: Callable[[], Any]) -> MissingDependencyError | None:
+    try:
+        call()
+    except MissingDependencyError as error:
+        return error
+    return None
+
+
+def random_images(count: int, seed: int = 1) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 90, (count, 2))
+    tones = rng.uniform(0, 255, (count, 3))
+    return [
+        np.clip(rng.normal(tone, 20, (h, w, 3)), 0, 255).astype(np.uint8)
+        for (h, w), tone in zip(sizes, tones, strict=True)
+    ]

@@ -1,0 +1,314 @@
+"""``visionrt.load(…, device="cuda:0")`` and the whole frame path, on the fake GPU.
+
+Real PyCUDA, the extension's own launches, the emulated kernels and CUDA graphs; the engine is the
+ONNX graph itself. So the results must be the CPU twin's. Each test names a function below it,
+which runs in a process of its own; see fake_gpu.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import device_engines
+import fake_cuda
+import numpy as np
+import pytest
+from fake_gpu import FakeGpu
+from gpu_models import BOXES, SIZE, assert_same, both, random_images, yolo_model
+from real_models import (
+    ASTRONAUT,
+    CHELSEA,
+    COFFEE,
+    MEAN_COLOR_RECIPE,
+    RECIPES,
+    ROCKET,
+    mean_color_model,
+    model_path,
+)
+
+from visionrt.errors import InputDataError
+
+
+@pytest.mark.parametrize("defers", [False, True])
+def test_detector_frames_equal_the_twins(
+    fake_gpu: FakeGpu, emulated_kernels: Path, defers: bool
+) -> None:
+    fake_gpu.run(detector_frames, defers=defers, kernels=emulated_kernels)
+
+
+def detector_frames() -> None:
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        images = random_images(12)
+        # Compared at the end: a result must not change with later frames.
+        pairs = [(gpu(image), cpu(image)) for image in images]
+        for got, wanted in pairs:
+            assert_same(got, wanted)
+        assert sum(len(wanted) for _, wanted in pairs) > 20
+        # Other options, colours and batches; a list is one batch where it fits.
+        assert_same(gpu(images[0], confidence=0.6), cpu(images[0], confidence=0.6))
+        assert_same(gpu(images[0], iou=0.1, max_det=3), cpu(images[0], iou=0.1, max_det=3))
+        assert_same(gpu(images[0], color="rgb"), cpu(images[0], color="rgb"))
+        assert_same(gpu(images[0], classes=["red"]), cpu(images[0], classes=["red"]))
+        for _ in range(3):
+            for got, wanted in zip(gpu(images[:5]), cpu(images[:5]), strict=True):
+                assert_same(got, wanted)
+        transposed = images[1].transpose(1, 0, 2)
+        assert_same(gpu(transposed), cpu(transposed))
+        assert "boxes by kernels on the GPU, CUDA graphs" in gpu.explain()
+
+
+def test_a_replayed_frame_is_one_launch(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(launches_per_frame, kernels=emulated_kernels)
+
+
+def launches_per_frame() -> None:
+    calls = ("cuLaunchKernel", "cuGraphLaunch", "execute", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync")
+    calls += ("cuMemAlloc", "cuMemHostAlloc", "cuStreamSynchronize", "cuMemsetD8Async")
+
+    def counted(run: Any) -> dict[str, int]:
+        before = {name: fake_cuda.calls(name) for name in calls}
+        run()
+        return {name: fake_cuda.calls(name) - before[name] for name in calls}
+
+    image = random_images(1)[0]
+    with both(yolo_model(), BOXES) as (gpu, _):
+        plain = counted(lambda: gpu(image))
+        assert (plain["cuLaunchKernel"], plain["cuMemsetD8Async"]) == (4, 1)
+        assert (plain["cuMemcpyHtoDAsync"], plain["cuMemcpyDtoHAsync"]) == (1, 1)
+        gpu(image)  # recorded
+        replayed = counted(lambda: gpu(image))
+        assert replayed == {
+            **dict.fromkeys(calls, 0),
+            "cuGraphLaunch": 1,
+            "execute": 4,
+            "cuStreamSynchronize": 1,
+        }
+        # Another image of the same size is the same graph; of another size, another.
+        assert counted(lambda: gpu(255 - image))["cuLaunchKernel"] == 0
+        assert counted(lambda: gpu(image[:-1]))["cuLaunchKernel"] == 4
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_real_models(fake_gpu: FakeGpu, emulated_kernels: Path, name: str) -> None:
+    fake_gpu.run(real_model, name, kernels=emulated_kernels, fast=True)
+
+
+def real_model(name: str) -> None:
+    with both(model_path(name).read_bytes(), RECIPES[name]) as (gpu, cpu):
+        photos = (COFFEE, CHELSEA, ASTRONAUT, ROCKET, COFFEE, COFFEE)
+        for got, wanted in [(gpu(photo), cpu(photo)) for photo in photos]:
+            assert_same(got, wanted)
+
+
+@pytest.mark.parametrize("form", ["v8", "v8_rows", "v5", "yolox"])
+def test_every_yolo_form(fake_gpu: FakeGpu, emulated_kernels: Path, form: str) -> None:
+    fake_gpu.run(yolo_form, form, kernels=emulated_kernels)
+
+
+def yolo_form(form: str) -> None:
+    head, options = ("yolox", {}) if form == "yolox" else ("yolo", {"form": form})
+    for changes in ({}, {"multi_label": True}):
+        recipe = dataclasses.replace(BOXES, head=head, head_options={**options, **changes})
+        for agnostic in (False, True):
+            recipe = dataclasses.replace(recipe, class_agnostic=agnostic)
+            with both(yolo_model(form=form), recipe) as (gpu, cpu):
+                pairs = [(gpu(image), cpu(image)) for image in random_images(4)]
+                for got, wanted in pairs:
+                    assert_same(got, wanted)
+                assert sum(len(wanted) for _, wanted in pairs) > 4
+
+
+def test_float16_outputs_are_decoded_on_the_host(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(float16_outputs, kernels=emulated_kernels)
+
+
+def float16_outputs() -> None:
+    with both(yolo_model(half=True), BOXES) as (gpu, cpu):
+        for image in (*random_images(4), *random_images(2)):
+            assert_same(gpu(image), cpu(image))
+        assert "outputs on the CPU" in gpu.explain()
+
+
+def test_an_infinite_box_goes_the_twins_way(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(infinite_box, kernels=emulated_kernels)
+
+
+def infinite_box() -> None:
+    # Such a box would stand first and take the place of another: max_det=2 shows it.
+    with both(yolo_model(infinite_anchor=10), BOXES) as (gpu, cpu):
+        for image in (*random_images(4), random_images(1)[0]):
+            for max_det in (2, 300):
+                results = gpu(image, max_det=max_det)
+                assert np.isfinite(results.xyxy).all()
+                assert_same(results, cpu(image, max_det=max_det))
+
+
+def test_many_sizes_update_graphs_in_place(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(many_sizes, kernels=emulated_kernels)
+
+
+def many_sizes() -> None:
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        for image in random_images(25, seed=8):
+            assert_same(gpu(image), cpu(image))
+        assert fake_cuda.live("graph_execs") == 8
+        assert fake_cuda.calls("cuGraphInstantiateWithFlags") <= 8 + 5  # buffers that grew
+        assert fake_cuda.calls("cuGraphExecUpdate") >= 10
+    assert fake_cuda.live("graph_execs") == 0
+
+
+def test_the_double_has_no_name_that_the_bindings_lack(fake_gpu: FakeGpu) -> None:
+    fake_gpu.run(double_names)
+
+
+def double_names() -> None:
+    import tensorrt_rtx as real
+
+    spec = device_engines.engine_spec(device_engines.Session(mean_color_model()))
+    library = device_engines.library_running(spec)
+    runtime = library.Runtime(type("Logger", (real.ILogger,), {"log": lambda *_: None})())
+    context = runtime.deserialize_cuda_engine
+    kinds = [type(runtime), *type(runtime).__mro__]
+    assert context is not None
+    names = {n for kind in kinds[:-1] for n in vars(kind) if not n.startswith("_")} - {"spec"}
+    assert "deserialize_cuda_engine" in names
+    assert {n for n in names if not hasattr(real.Runtime, n)} == set()
+    for name in ("is_stream_capturable", "execute_async_v3", "set_input_shape", "infer_shapes"):
+        assert hasattr(real.IExecutionContext, name)
+
+
+def test_alternating_batches_never_replay_a_stale_graph(
+    fake_gpu: FakeGpu, emulated_kernels: Path
+) -> None:
+    fake_gpu.run(alternating_batches, kernels=emulated_kernels)
+
+
+def alternating_batches() -> None:
+    images = random_images(3)
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        for count in (1, 1, 1, 2, 2, 2, 1, 1, 3, 1, 1, 2, 2, 2):
+            for got, wanted in zip(gpu(images[:count]), cpu(images[:count]), strict=True):
+                assert_same(got, wanted)
+        assert fake_cuda.calls("cuGraphLaunch") > 5
+        # The back end's own call changes the same execution context.
+        tensor = np.zeros((3, 3, SIZE, SIZE), np.float32)
+        for count in (2, 2, 1, 1, 1):
+            for got, wanted in zip(gpu(images[:count]), cpu(images[:count]), strict=True):
+                assert_same(got, wanted)
+            gpu.backend.run({"image": tensor})
+
+
+def test_two_lanes_overlap(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(two_lanes, kernels=emulated_kernels)
+
+
+class Meeting(device_engines.Session):
+    """An engine that waits, once ``meets`` is set, until another lane is in it as well."""
+
+    meets = False
+    barrier = threading.Barrier(2, timeout=30)
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.meets:
+            self.barrier.wait()
+        return super().__call__(feeds)
+
+
+def two_lanes() -> None:
+    session = Meeting(yolo_model())
+    first, second = random_images(2)
+    with both(yolo_model(), BOXES, session=session) as (gpu, cpu):
+        gpu(first)
+        session.meets = True
+        for _ in range(4):  # plain, recorded and replayed frames
+            futures = [gpu.submit(first), gpu.submit(second)]
+            for future, image in zip(futures, (first, second), strict=True):
+                assert_same(future.result(60), cpu(image))
+        session.meets = False
+
+
+def test_gpu_arrays_are_read_where_they_lie(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(gpu_arrays, defers=True, kernels=emulated_kernels)
+
+
+class GpuArray:
+    """A (h, w, 3) uint8 image in device memory, written on a stream of its own."""
+
+    def __init__(self, image: np.ndarray, *, row_gap: int = 0, synchronised: bool = False) -> None:
+        from visionrt.device import open_device
+
+        device = open_device(0)
+        height, width, _ = image.shape
+        self.memory, self.pinned, self.stream = device.buffer(), device.pinned(), device.stream()
+        row_bytes = 3 * width + row_gap
+        rows = self.pinned.array((height, row_bytes), np.uint8)
+        rows[:, : 3 * width] = image.reshape(height, -1)
+        address = self.memory.reserve(rows.nbytes)
+        with device.current():
+            device.copy_to_device(address, rows, self.stream)
+            if synchronised:
+                self.stream.synchronize()
+        self.__cuda_array_interface__ = {
+            "version": 3,
+            "shape": image.shape,
+            "typestr": "|u1",
+            "data": (address, False),
+            "strides": (row_bytes, 3, 1) if row_gap else None,
+            "stream": None if synchronised else self.stream.handle,
+        }
+
+    def close(self) -> None:
+        for owned in (self.stream, self.memory, self.pinned):
+            owned.close()
+
+
+def gpu_arrays() -> None:
+    images = random_images(4)
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        for row_gap in (0, 7):
+            for synchronised in (False, True):
+                options = {"row_gap": row_gap, "synchronised": synchronised}
+                for image in images:
+                    array = GpuArray(image, **options)
+                    copied = fake_cuda.calls("cuMemcpyHtoDAsync")
+                    assert_same(gpu(array), cpu(image))
+                    assert fake_cuda.calls("cuMemcpyHtoDAsync") == copied
+                    array.close()
+        # Beside images in host memory, and in the second frame of a size, which is replayed.
+        for _ in range(3):
+            array = GpuArray(images[0])
+            for got, wanted in zip(gpu([array, images[1]]), cpu(images[:2]), strict=True):
+                assert_same(got, wanted)
+            array.close()
+        array = GpuArray(images[0])
+        message = "load the model on the GPU"
+        with pytest.raises(InputDataError, match=message):
+            cpu(array)
+        array.__cuda_array_interface__["typestr"] = "<f4"
+        with pytest.raises(InputDataError, match="uint8 and shape"):
+            gpu(array)
+        array.__cuda_array_interface__ |= {"typestr": "|u1", "strides": (1000, 4, 1)}
+        with pytest.raises(InputDataError, match="contiguous pixels"):
+            gpu(array)
+        array.close()
+
+
+def test_a_fixed_batch_and_a_classifier(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(fixed_batch, kernels=emulated_kernels)
+
+
+def fixed_batch() -> None:
+    images = random_images(5)
+    with both(yolo_model(batch=4), BOXES) as (gpu, cpu):
+        for got, wanted in zip(gpu(images), cpu(images), strict=True):
+            assert_same(got, wanted)
+        assert_same(gpu(images[0]), cpu(images[0]))
+    with both(mean_color_model(), MEAN_COLOR_RECIPE) as (gpu, cpu):
+        pairs = [(gpu(image), cpu(image)) for image in (*images, images[0], images[0])]
+        for got, wanted in pairs:
+            assert_same(got, wanted)
+        assert "outputs on the CPU, CUDA graphs" in gpu.explain()

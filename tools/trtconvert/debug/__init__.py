@@ -1,0 +1,1 @@
+"""Where along a graph its low precision loses the signal."""
