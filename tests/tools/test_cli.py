@@ -163,8 +163,8 @@ def test_shapes_flag_fixes_all_three():
 
 
 JSON_KEYS = [
-    "engine", "precision", "targets", "nodes_by_precision", "calibration", "verification",
-    "warnings",
+    "engine", "precision", "targets", "nodes_by_precision", "flops_by_precision", "calibration",
+    "verification", "search", "warnings",
 ]  # fmt: skip
 
 
