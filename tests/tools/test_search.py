@@ -266,6 +266,7 @@ def test_a_planted_overflow_is_found_named_and_repaired(overflow, pictures):
     assert report.agreement_after == 1.0
     assert report.evaluations <= 2 * math.log2(report.suspects) + 8
     assert report.raised[0].node == f"scale{overflow}"
+    assert report.raised[0].overflows
     assert report.raised[0].noise_db is None
     assert [r.node for r in report.raised[1:]] == [f"scale{overflow + 1}"]
     assert report.cost_after >= report.cost_before
@@ -322,7 +323,7 @@ def test_where_nothing_helps_the_search_says_so(pictures):
         search.run()
 
 
-def test_a_conversion_reports_its_search_and_flops(pictures, tmp_path):
+def test_a_conversion_reports_its_search_and_flops(tmp_path):
     report = convert(
         BuildOptions(
             save(chain(12, overflow=5), tmp_path / "chain.onnx"),
@@ -330,11 +331,10 @@ def test_a_conversion_reports_its_search_and_flops(pictures, tmp_path):
             precision="fp16",
             targets=("cpu",),
             recipe=RecipeFlags(task="classify", head="classifier", preprocess="none,std=255"),
-            images=pictures,
-            max_drop=MaxDrop(0.0),
+            max_drop=MaxDrop(0.01),
         )
     ).to_json()
     assert report["search"]["raised"][0]["node"] == "scale5"
-    assert report["verification"]["agreement"] == 1.0
+    assert report["verification"]["agreement"] > 0.999
     flops = 2 * 8 * SIZE * SIZE * 27 + 2 * 8 * 4
     assert sum(report["flops_by_precision"].values()) == flops

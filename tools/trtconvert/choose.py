@@ -16,6 +16,7 @@ from trtconvert.options import BuildOptions
 from trtconvert.precision import TypedGraph, typer_for
 from trtconvert.progress import Progress
 from trtconvert.search.raising import Search, SearchReport
+from trtconvert.twin import with_faster_twin
 from trtconvert.verify import MaxDrop, enforce
 from visionrt.errors import AccuracyError, ModelError
 from visionrt.metrics import Agreement
@@ -73,7 +74,11 @@ def choose_precision(
 def _apart(evidence: Evidence, options: BuildOptions) -> tuple[CalibrationOptions | None, Evidence]:
     """Images to calibrate on, and evidence on others to tune on, where there is to be tuning."""
     calibration = options.calibration
-    if options.allowed_drop is None or calibration is None or not calibration.images:
+    if calibration is None:
+        # Whatever images there are show what float16 would not hold.
+        ranges = CalibrationOptions(evidence.images) if evidence.images else None
+        return ranges, evidence
+    if options.allowed_drop is None or not calibration.images:
         return calibration, evidence
     reader = ImageReader(calibration.images, evidence.recipe.preprocess, count=calibration.count)
     ranging, tuning = split_for_tuning(reader.files)
@@ -105,6 +110,7 @@ def _attempt(
         search.run()
         agreement = _held(search, evidence, options.allowed_drop, progress, warnings)
         typed, report = search.typed, search.report()
+    typed = with_faster_twin(typed, clean, warnings)
     if typed.twin_precision != "fp32":
         # The CPU's integer kernels round in places of their own.
         twin = evidence.compare(typed.twin, progress, optimize=True)

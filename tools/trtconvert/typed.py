@@ -19,7 +19,7 @@ class TypedGraph:
         precision: as asked for.
         model: what GPU builders take. ``int8`` is int8 with a float16 remainder.
         twin: what the CPU runs. A CPU gains nothing from float16, so the twin of ``fp16`` is the
-            float32 graph; that of ``int8`` has a float32 remainder.
+            float32 graph; that of ``int8`` has a float32 remainder, and uint8 activations.
         twin_precision: ``fp32`` or ``int8``.
         measured: what verification runs for ``model``, with ``optimize=False``: its float16
             roundings are written out, since ONNX Runtime drops them.

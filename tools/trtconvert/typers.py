@@ -29,6 +29,7 @@ from trtconvert.passes.emulate_fp16 import emulate_fp16
 from trtconvert.passes.fp16 import convert_to_fp16
 from trtconvert.passes.placement import Placement, place_int8
 from trtconvert.passes.quantize import insert_qdq, raise_opset
+from trtconvert.passes.uint8 import with_uint8_activations
 from trtconvert.progress import Progress
 from trtconvert.search.cost import flops_by_precision
 from trtconvert.typed import TypedGraph
@@ -145,11 +146,12 @@ class Int8Typer:
     def typed(self, raised: Reasons | None = None, float32: Reasons | None = None) -> TypedGraph:
         """The int8 graph over a float16 remainder."""
         placement = self.placement(raised)
-        twin = insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
-        model, fp16_decisions = convert_to_fp16(twin, keep=float32)
+        quantized = insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
+        model, fp16_decisions = convert_to_fp16(quantized, keep=float32)
         decisions = _merged(placement, fp16_decisions)
         return TypedGraph(
-            *("int8", model, twin, "int8", emulate_fp16(model), decisions),
+            *("int8", model, with_uint8_activations(quantized), "int8"),
+            *(emulate_fp16(model), decisions),
             self.thresholds,
             self.report,
             tuple(self._warnings),

@@ -83,7 +83,7 @@ def print_report(report: Report, *, verbose: bool) -> None:
     print_table("verification" if built else title, ("measure", "value"), rows)
     if report.search is not None and report.search["raised"]:
         raised = [
-            (r["node"], r["op_type"], f"{r['lowered']} → {r['raised']}", _noise(r["noise_db"]))
+            (r["node"], r["op_type"], f"{r['lowered']} → {r['raised']}", _noise(r))
             for r in report.search["raised"]
         ]
         print_table("raised", ("node", "operator", "precision", "noise it brought"), raised)
@@ -119,8 +119,10 @@ def megabytes(count: int) -> str:
     return f"{count / _MIB:.1f} MiB"
 
 
-def _noise(decibels: float | None) -> str:
-    return "not measured" if decibels is None else f"{decibels:.0f} dB"
+def _noise(raised: Mapping[str, Any]) -> str:
+    if raised["overflows"]:
+        return "overflows"
+    return "none" if raised["noise_db"] is None else f"{raised['noise_db']:.0f} dB"
 
 
 def _cell(value: object) -> str:

@@ -41,8 +41,9 @@ class RaisedNode:
     """A node that the search raised.
 
     Attributes:
-        noise_db: of the noise that it brings alone, over the signal; None where it was infinite
-            (an overflow) or none was measured.
+        noise_db: of the noise that it brings alone, over the signal; None where there was none, or
+            no end of it.
+        overflows: whether its results leave float16's range.
     """
 
     node: str
@@ -50,6 +51,7 @@ class RaisedNode:
     lowered: str
     raised: str
     noise_db: float | None
+    overflows: bool
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,9 @@ class Search:
         followed = [name for name in new if new[name] != old.get(name) and name not in chosen]
         return tuple(
             RaisedNode(
-                name, self._kinds.get(name, ""), old[name], new[name], _decibels(self._noise, name)
+                *(name, self._kinds.get(name, ""), old[name], new[name]),
+                _decibels(self._noise, name),
+                self._noise.get(name) == math.inf,
             )
             for name in [*chosen, *followed]
             if name in old and new[name] != old[name]
@@ -199,6 +203,8 @@ class Search:
 
     def _reason(self, name: str, narrow: str) -> str:
         noise = _decibels(self._noise, name)
+        if self._noise.get(name) == math.inf:
+            return "raised from float16, which it overflows"
         if noise is None:
             return f"raised from {narrow} so that the answers hold"
         return f"raised from {narrow} so that the answers hold: alone it brings {noise:.0f} dB"
