@@ -62,7 +62,7 @@ def test_version(capsys):
 
 
 def test_commands_are_those_that_work():
-    want = {"build", "check", "inspect", "verify", "diff", "debug", "extract", "guess"}
+    want = {"build", "check", "inspect", "verify", "diff", "debug", "extract", "guess", "audit"}
     assert set(cli.commands) == want
 
 

@@ -58,7 +58,6 @@ def choose_precision(
         InputDataError: no usable images.
         ModelError: a graph that does not run or cannot be typed.
     """
-    evidence.check(options.allowed_drop)
     calibration, tuning = _apart(evidence, options)
     *faster, last = _candidates(options)
     for precision in faster:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from trtconvert.audited import audit_calibration, choose_images
 from trtconvert.building import build_plans, chosen_targets, notes_on
 from trtconvert.check import refuse_known
 from trtconvert.choose import choose_precision
@@ -17,6 +18,7 @@ from trtconvert.clean import clean_model
 from trtconvert.evidence import evidence_for
 from trtconvert.guess import recipe_for
 from trtconvert.load import load_model
+from trtconvert.operating_point import keep_operating_point
 from trtconvert.options import BuildOptions
 from trtconvert.output import check_output, write_output
 from trtconvert.progress import Progress, silent
@@ -43,9 +45,15 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         loaded.model, ranges, keep_batch=not options.shapes.explicit, warnings=warnings
     )
     refuse_known(clean, targets)
+    options, subset = choose_images(options, progress)
     evidence = evidence_for(loaded.model, recipe, options, warnings)
+    evidence.check(options.allowed_drop)
+    audit = audit_calibration(evidence, options, progress, warnings)
     choice = choose_precision(clean, evidence, options, progress, warnings)
     typed = choice.typed
+    recipe, agreement, transfer = keep_operating_point(
+        typed, choice.agreement, evidence, options, progress
+    )
     plans = build_plans(targets, typed.model, ranges, progress)
     warnings += notes_on(typed.precision, targets)
 
@@ -56,11 +64,14 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         nodes_by_precision=typed.nodes_by_precision,
         flops_by_precision=typed.flops_by_precision,
         calibration=None if typed.calibration is None else asdict(typed.calibration),
-        verification=choice.agreement.to_json(),
+        verification=agreement.to_json(),
         search=None if choice.search is None else choice.search.to_json(),
         recipe=recipe,
         reasons=reasons,
         warnings=tuple(warnings),
+        audit=None if audit is None else audit.to_json(),
+        subset=None if subset is None else subset.to_json(),
+        confidence=None if transfer is None else transfer.to_json(),
     )
     write_output(options, loaded, typed, targets, plans, report)
     return report

@@ -39,7 +39,12 @@ class Evidence:
     labels: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     def compare(
-        self, graph: ModelProto | bytes, progress: Progress, *, optimize: bool = False
+        self,
+        graph: ModelProto | bytes,
+        progress: Progress,
+        *,
+        optimize: bool = False,
+        confidence: float | None = None,
     ) -> Agreement:
         """How well a graph agrees with the reference; see :func:`trtconvert.verify.verify`."""
         candidate = graph if isinstance(graph, bytes) else graph.SerializeToString()
@@ -51,6 +56,7 @@ class Evidence:
             progress,
             labels=self.labels,
             optimize=optimize,
+            confidence=confidence,
         )
 
     def check(self, max_drop: MaxDrop | None) -> None:

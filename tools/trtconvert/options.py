@@ -35,6 +35,7 @@ class BuildOptions:
         images: a folder to verify on; the calibration images where it is None.
         max_drop: share of the reference's answers that may be lost; None accepts any loss, except
             that ``auto`` then uses 1 %.
+        keep_threshold: leave the recipe's score threshold as it is for int8, too.
     """
 
     model: Path
@@ -46,6 +47,7 @@ class BuildOptions:
     calibration: CalibrationOptions | None = None
     images: Path | None = None
     max_drop: MaxDrop | None = None
+    keep_threshold: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -94,7 +94,9 @@ def _write_engine(
         members[TYPED] = typed_bytes
     members |= {plan.info.member: plan.data for plan in plans}
     if typed.thresholds and typed.calibration is not None:
-        members[RANGES] = table_bytes(typed.thresholds, typed.calibration.method)
+        members[RANGES] = table_bytes(
+            typed.thresholds, typed.calibration.method, report.recipe.preprocess
+        )
     members[REPORT] = report.to_bytes()
     manifest = Manifest(
         name=Path(options.model).stem,

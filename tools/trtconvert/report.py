@@ -60,6 +60,10 @@ class Report:
         recipe: what the model was taken to be. Not part of the JSON: the manifest holds it.
         reasons: why, by recipe field.
         warnings: sentences for people.
+        audit: of the calibration images: how many there are, and findings; None without any.
+        subset: which images a covering subset took, and how; None where none was asked for.
+        confidence: the threshold of float32 and the one that was transferred to int8, with the
+            reason; None where it was not looked for.
     """
 
     engine: str
@@ -73,9 +77,19 @@ class Report:
     warnings: tuple[str, ...] = ()
     flops_by_precision: Mapping[str, int] = field(default_factory=dict)
     search: Mapping[str, Any] | None = None
+    audit: Mapping[str, Any] | None = None
+    subset: Mapping[str, Any] | None = None
+    confidence: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``--json`` prints."""
+        """The object that ``--json`` prints: ``audit``, ``calibration_subset`` and ``confidence``
+        only where there is one.
+        """
+        optional = {
+            "audit": self.audit,
+            "calibration_subset": self.subset,
+            "confidence": self.confidence,
+        }
         return {
             "engine": self.engine,
             "precision": self.precision,
@@ -86,6 +100,7 @@ class Report:
             "verification": dict(self.verification),
             "search": None if self.search is None else dict(self.search),
             "warnings": list(self.warnings),
+            **{key: dict(value) for key, value in optional.items() if value is not None},
         }
 
     def to_bytes(self) -> bytes:

@@ -11,11 +11,14 @@ from onnx import ModelProto
 
 from trtconvert.evidence import evidence_in
 from trtconvert.load import load_model
+from trtconvert.operating_point import fp32_recipe
 from trtconvert.passes.emulate_fp16 import emulate_fp16
 from trtconvert.progress import Progress, silent
 from trtconvert.verify import MaxDrop, enforce
 from visionrt.engine_file import EngineFile
+from visionrt.manifest import Manifest
 from visionrt.metrics import Agreement
+from visionrt.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,21 @@ def reverify(
             graphs["typed"] = emulate_fp16(typed).SerializeToString()
         if manifest.twin is not None:
             graphs["twin"] = file.read(manifest.twin)
-    evidence = evidence_in(loaded.model, manifest.recipe, images)
+        recipe = fp32_recipe(file)
+    evidence = evidence_in(loaded.model, recipe, images)
     evidence.check(max_drop)
     agreements: dict[str, Agreement] = {}
     for name, graph in graphs.items():
-        agreements[name] = evidence.compare(graph, progress, optimize=name == "twin")
+        agreements[name] = evidence.compare(
+            graph, progress, optimize=name == "twin", confidence=_transferred(manifest, recipe)
+        )
         warnings += [w for w in agreements[name].warnings if w not in warnings]
         if max_drop is not None:
             enforce(agreements[name], max_drop)
     return Reverified(str(engine), agreements, tuple(warnings))
+
+
+def _transferred(manifest: Manifest, recipe: Recipe) -> float | None:
+    """The score threshold of the file's graphs where it is another than the model's."""
+    confidence = manifest.recipe.confidence
+    return None if confidence == recipe.confidence else confidence

@@ -42,6 +42,7 @@ def verify(
     *,
     labels: Mapping[str, frozenset[int]] | None = None,
     optimize: bool = False,
+    confidence: float | None = None,
 ) -> Agreement:
     """Agreement of two ONNX graphs on images; blocks. Holds one image at a time.
 
@@ -57,12 +58,16 @@ def verify(
             ``correct_candidate`` to the details of a classifier.
         optimize: whether ONNX Runtime may rewrite the candidate: no for Q/DQ and emulated float16
             graphs, whose roundings would move; yes for the CPU twin as it will run.
+        confidence: score threshold of the candidate; default: the recipe's, as the reference's.
 
     Raises:
         ModelError: a graph does not load or run, or does not fit the recipe.
         InputDataError: no image can be read.
     """
-    sides = (lambda: Side(reference, recipe), lambda: Side(candidate, recipe, optimize=optimize))
+    sides = (
+        lambda: Side(reference, recipe),
+        lambda: Side(candidate, recipe, optimize=optimize, confidence=confidence),
+    )
     with Pair(*sides) as pair:
         if not images:
             return _on_synthetic_images(pair, recipe, progress)

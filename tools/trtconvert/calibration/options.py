@@ -22,6 +22,7 @@ class CalibrationOptions:
         percentile: share of values, in percent, that ``percentile`` keeps unclipped.
         count: how many images must be there; they are taken at even steps from the sorted list.
             None takes all, up to 256.
+        subset: how many images to choose so that they cover all of them; see ``subset.py``.
         ranges: a table written by an earlier run, used instead of measuring ranges.
         bias_correction: measure and remove the mean error of each output channel.
         least_snr_db: a layer whose int8 output has a lower signal-to-noise ratio on the images
@@ -33,6 +34,7 @@ class CalibrationOptions:
     method: str = "mse"
     percentile: float = 99.99
     count: int | None = None
+    subset: int | None = None
     ranges: Path | None = None
     bias_correction: bool = True
     least_snr_db: float = 30.0
@@ -54,9 +56,16 @@ class CalibrationOptions:
                 got=str(self.least_snr_db),
                 fix="Try 30, or 0 for no limit.",
             )
-        if self.count is not None and self.count < 1:
+        for count in (self.count, self.subset):
+            if count is not None and count < 1:
+                raise UsageError(
+                    "at least 1 calibration image", got=str(count), fix="Ask for 32 or more."
+                )
+        if self.count is not None and self.subset is not None:
             raise UsageError(
-                "at least 1 calibration image", got=str(self.count), fix="Ask for 32 or more."
+                "a number of images taken at even steps, or a covering subset",
+                got="both",
+                fix="Keep one: --calib-images or --calib-subset.",
             )
 
 

@@ -6,9 +6,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from visionrt.atomic import write_bytes
 from visionrt.errors import UsageError
+from visionrt.spec import PreprocessSpec
 
 FORMAT = "trtconvert-ranges"
 VERSION = 1
@@ -23,12 +25,18 @@ def write_table(path: Path, thresholds: Mapping[str, float], method: str) -> Non
     write_bytes(path, table_bytes(thresholds, method))
 
 
-def table_bytes(thresholds: Mapping[str, float], method: str) -> bytes:
-    """Thresholds by tensor name, in the form that :func:`read_table` reads."""
+def table_bytes(
+    thresholds: Mapping[str, float], method: str, spec: PreprocessSpec | None = None
+) -> bytes:
+    """Thresholds by tensor name, in the form that :func:`read_table` reads.
+
+    ``spec`` is what the images were read with; it is stored, so that a later use can be compared.
+    """
     value = {
         "format": FORMAT,
         "version": VERSION,
         "method": method,
+        **({} if spec is None else {"preprocess": spec.to_json()}),
         "thresholds": dict(sorted(thresholds.items())),
     }
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
@@ -41,14 +49,7 @@ def read_table(path: Path, tensors: Sequence[str]) -> tuple[dict[str, float], st
         UsageError: no such file, another format, a value that is no finite number of at least 0,
             or a tensor without a value.
     """
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise _bad(path, str(error)) from error
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise _bad(path, "something else")
-    if value.get("version") != VERSION:
-        raise _bad(path, f"version {value.get('version')}")
+    value = _read(path)
     table = value.get("thresholds")
     if not isinstance(table, dict) or not all(map(_is_threshold, table.values())):
         raise _bad(path, "a threshold that is no finite number of at least 0")
@@ -60,6 +61,30 @@ def read_table(path: Path, tensors: Sequence[str]) -> tuple[dict[str, float], st
             fix="It was written for another model: calibrate with --calib.",
         )
     return {name: float(table[name]) for name in tensors}, str(value.get("method", "unknown"))
+
+
+def table_spec(path: Path) -> dict[str, Any] | None:
+    """The preprocess spec that a table's ranges were measured with; None where it does not say.
+
+    Raises:
+        UsageError: no such file, or another format.
+    """
+    spec = _read(path).get("preprocess")
+    if spec is not None and not isinstance(spec, dict):
+        raise _bad(path, "a preprocess spec that is no object")
+    return spec
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _bad(path, str(error)) from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise _bad(path, "something else")
+    if value.get("version") != VERSION:
+        raise _bad(path, f"version {value.get('version')}")
+    return value
 
 
 def _is_threshold(value: object) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from trtconvert.cli.audit import audit_command
 from trtconvert.cli.build import build
 from trtconvert.cli.check import check
 from trtconvert.cli.debug import debug
@@ -67,7 +68,7 @@ def cli(context: click.Context) -> None:
         context.exit(UsageError.exit_code)
 
 
-for _command in (build, check, inspect, verify, diff, debug, extract, guess):
+for _command in (build, check, inspect, verify, diff, debug, extract, guess, audit_command):
     cli.add_command(_command)
 
 

@@ -115,14 +115,19 @@ def take_calibration_flags(flags: dict[str, Any]) -> CalibrationOptions | None:
     folder, ranges, count, method = (
         flags.pop(name) for name in ("calib", "ranges", "calib_images", "calib_method")
     )
+    # Not every command can choose a subset.
+    subset = flags.pop("calib_subset", None)
     if folder is None and ranges is None:
-        if count is not None:
-            raise UsageError(
-                "--calib FOLDER with --calib-images", got="none", fix="Name the folder."
-            )
+        for flag, value in (("--calib-images", count), ("--calib-subset", subset)):
+            if value is not None:
+                raise UsageError(f"--calib FOLDER with {flag}", got="none", fix="Name the folder.")
         return None
     return CalibrationOptions(
-        images=folder if folder is not None else (), method=method, count=count, ranges=ranges
+        images=folder if folder is not None else (),
+        method=method,
+        count=count,
+        subset=subset,
+        ranges=ranges,
     )
 
 

@@ -50,8 +50,16 @@ from visionrt.errors import UsageError
     "installed) and cpu.",
 )
 @calibration_flags
+@click.option(
+    "--calib-subset", type=click.IntRange(1), metavar="N", help="Choose N that cover all of them."
+)
 @click.option("--images", type=PATH, metavar="DIR", help="Images to verify on.")
 @click.option("--max-drop", metavar="1%", help="Fail (exit 4) when the result is worse than that.")
+@click.option(
+    "--keep-threshold",
+    is_flag=True,
+    help="Leave --confidence as it is; without, int8 gets the one that finds what FP32 finds.",
+)
 @recipe_flags
 @shape_flags
 @json_flag
@@ -88,6 +96,7 @@ def options_from(flags: dict[str, Any]) -> BuildOptions:
         calibration=take_calibration_flags(flags),
         images=flags["images"],
         max_drop=None if max_drop is None else MaxDrop.parse(max_drop),
+        keep_threshold=flags["keep_threshold"],
     )
 
 

@@ -79,6 +79,11 @@ def print_report(report: Report, *, verbose: bool) -> None:
                 f"evaluations on {s['images']} images, {s['seconds']:.1f} s",
             )
         )
+    if report.subset is not None:
+        rows.append(("calibration images", report.subset["how"]))
+    if report.confidence is not None:
+        c = report.confidence
+        rows.append(("confidence", f"{c['fp32']:.3g} → {c['transferred']:.3g} ({c['reason']})"))
     rows += list(report.verification.items())
     print_table("verification" if built else title, ("measure", "value"), rows)
     if report.search is not None and report.search["raised"]:

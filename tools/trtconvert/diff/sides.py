@@ -8,6 +8,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from trtconvert.load import load_model
+from trtconvert.operating_point import fp32_recipe
 from trtconvert.pair import Side
 from trtconvert.passes.emulate_fp16 import emulate_fp16
 from visionrt.engine_file import EngineFile
@@ -62,7 +63,9 @@ def open_sources(a: Path, b: Path, *, typed: bool) -> tuple[Source, Source]:
         None if is_model else _engine(path, typed=typed)
         for path, is_model in zip((a, b), are_models, strict=True)
     ]
-    recipe = next(source.recipe for source in engines if source is not None)
+    engine = a if are_models[1] else b
+    with EngineFile(engine) as file:
+        recipe = fp32_recipe(file)
     first, second = (
         source or _model(path, recipe) for path, source in zip((a, b), engines, strict=True)
     )
