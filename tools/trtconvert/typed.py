@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from trtconvert.calibration.options import CalibrationReport
@@ -27,6 +29,8 @@ class TypedGraph:
         thresholds: absolute value that maps to 127, by tensor name; empty unless ``int8``.
         calibration: None where no image was read.
         warnings: what to tell the user.
+        channel_factors: what the channels of tensors were divided by, by the first tensor of each
+            group.
         flops_by_precision: operations of convolutions and matrix products per precision.
     """
 
@@ -40,6 +44,7 @@ class TypedGraph:
     calibration: CalibrationReport | None = None
     warnings: tuple[str, ...] = ()
     flops_by_precision: Mapping[str, int] = field(default_factory=dict)
+    channel_factors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def nodes_by_precision(self) -> dict[str, int]:

@@ -6,10 +6,12 @@ raised to a wider precision, which is what a search does.
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
 from collections.abc import Mapping
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -17,12 +19,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from trtconvert.calibration.collect import collect
+from trtconvert.calibration.equalizing import Factors, equalized, with_factors
 from trtconvert.calibration.layer_errors import LayerError, measure_layer_errors
+from trtconvert.calibration.noise_budget import over_budget
 from trtconvert.calibration.options import CalibrationOptions, CalibrationReport
 from trtconvert.calibration.peaks import measure_peaks
 from trtconvert.calibration.ranges import threshold
 from trtconvert.calibration.reader import ImageReader
-from trtconvert.calibration.table import read_table
+from trtconvert.calibration.table import read_factors, read_table
 from trtconvert.decision import Decision
 from trtconvert.graph_view import GraphView, lift_constants, node_name
 from trtconvert.passes.emulate_fp16 import emulate_fp16
@@ -31,12 +35,15 @@ from trtconvert.passes.placement import Placement, place_int8
 from trtconvert.passes.quantize import insert_qdq, raise_opset
 from trtconvert.passes.uint8 import with_uint8_activations
 from trtconvert.progress import Progress
-from trtconvert.search.cost import flops_by_precision
+from trtconvert.search.cost import flops_by_precision, node_cost
+from trtconvert.search.noise import answer_noise
 from trtconvert.typed import TypedGraph
 from visionrt.errors import ModelError, UsageError
 from visionrt.recipe import Recipe
 
 Reasons = Mapping[str, str]
+_CORRECTIONS = 3
+_NOISE_IMAGES = 8
 
 
 class Typer(Protocol):
@@ -130,14 +137,14 @@ class Int8Typer:
         self._errors: dict[int, LayerError] = {}
         self._warnings: list[str] = []
         self.report: CalibrationReport | None = None
-        placement = place_int8(self.view)
-        if not placement.nodes:
+        self._factors: Factors = {}
+        if not place_int8(self.view).nodes:
             raise ModelError(
                 "a Conv, Gemm or MatMul with constant weights, for int8",
                 got="none",
                 fix="Use --precision fp16.",
             )
-        self._calibrate(placement, recipe, options, progress)
+        self._calibrate(recipe, options, progress)
 
     def placement(self, raised: Reasons | None = None) -> Placement:
         """Where int8 goes when the nodes in ``raised`` stay float."""
@@ -156,14 +163,19 @@ class Int8Typer:
             self.report,
             tuple(self._warnings),
             flops_by_precision(self.view, decisions),
+            self._factors,
         )
 
-    def _calibrate(
-        self, placement: Placement, recipe: Recipe, options: CalibrationOptions, progress: Progress
-    ) -> None:
+    def _calibrate(self, recipe: Recipe, options: CalibrationOptions, progress: Progress) -> None:
         start = time.perf_counter()
+        reader = reader_for(self.view, recipe, options) if options.images else None
+        if options.ranges is not None:
+            self._factors = read_factors(options.ranges)
+            self.view = with_factors(self.view, self._factors)
+        elif reader is not None and options.equalization:
+            self.view, self._factors = equalized(self.view, reader, options, progress)
         view = self.view
-        reader = reader_for(view, recipe, options) if options.images else None
+        placement = place_int8(view)
         method = options.method
         self.thresholds: dict[str, float] = {}
         if options.ranges is not None:
@@ -176,15 +188,35 @@ class Int8Typer:
             placement = place_int8(view, dead=self._dead)
         if reader is not None and placement.nodes:
             self._errors = measure_layer_errors(view, placement, self.thresholds, reader, progress)
-            self._noisy = _noisy(view, self._errors, options.least_snr_db)
         correct = self._errors if options.bias_correction else {}
         self._bias_errors: dict[int, NDArray[np.float32]] = {
             index: error.channel_mean for index, error in correct.items()
         }
+        if reader is not None and self._errors:
+            self._keep_noisy_float(reader, options)
         if reader is not None:
             seconds = time.perf_counter() - start
             self.report = CalibrationReport(len(reader), seconds, method, peak_rss_bytes())
             self._warnings = reader.warnings()
+
+    def _keep_noisy_float(self, reader: ImageReader, options: CalibrationOptions) -> None:
+        """Keep layers float until the raw answers have the signal to noise asked for.
+
+        The sum over the layers chooses them; what the whole graph really loses corrects the sum,
+        since some graphs amplify noise on its way.
+        """
+        least_db = options.least_total_snr_db
+        for _ in range(_CORRECTIONS + 1):
+            self._noisy = _noisy(self.view, self._errors, options, least_db)
+            placement = self.placement()
+            if options.least_total_snr_db == 0 or not placement.nodes:
+                return
+            quantized = insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
+            noise = answer_noise(self.view, quantized, islice(reader, _NOISE_IMAGES))
+            missing_db = options.least_total_snr_db + 10 * math.log10(max(noise, 1e-30))
+            if missing_db <= 0:
+                return
+            least_db += missing_db
 
 
 def reader_for(view: GraphView, recipe: Recipe, options: CalibrationOptions) -> ImageReader:
@@ -201,13 +233,30 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _noisy(view: GraphView, errors: Mapping[int, LayerError], least_db: float) -> dict[str, str]:
+def _noisy(
+    view: GraphView,
+    errors: Mapping[int, LayerError],
+    options: CalibrationOptions,
+    least_total_db: float,
+) -> dict[str, str]:
     nodes = view.model.graph.node
-    return {
-        node_name(nodes[index]): f"int8 leaves {error.snr_db:.1f} dB of signal to noise"
+    reasons = {
+        index: f"int8 leaves {error.snr_db:.1f} dB of signal to noise"
         for index, error in errors.items()
-        if error.snr_db < least_db
+        if error.snr_db < options.least_snr_db
     }
+    rest = [index for index in errors if index not in reasons]
+    noise = {index: 10 ** (-errors[index].snr_db / 10) for index in rest}
+    added = {
+        index: node_cost(view, nodes[index], "fp16") - node_cost(view, nodes[index], "int8")
+        for index in rest
+    }
+    for index in over_budget(noise, added, least_total_db):
+        reasons[index] = (
+            f"int8 everywhere leaves less than {options.least_total_snr_db:g} dB at the answers; "
+            f"this layer alone leaves {errors[index].snr_db:.1f} dB"
+        )
+    return {node_name(nodes[index]): reason for index, reason in reasons.items()}
 
 
 def _merged(placement: Placement, fp16: list[Decision]) -> tuple[Decision, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from trtconvert.calibration.collect import float_output
+from trtconvert.calibration.collect import float_output, with_outputs
 from trtconvert.graph_view import (
     FreshNames,
     GraphView,
@@ -68,6 +68,26 @@ def int8_noise(
             noise[index] += sum(map(_relative_noise, clean, noisy)) / len(answers)
             progress("Ranking nodes", done * count + index + 1, count * len(tensors))
     return dict(zip(names, (noise / max(len(tensors), 1)).tolist(), strict=True))
+
+
+def answer_noise(view: GraphView, quantized: ModelProto, images: Iterable[NDArray[Any]]) -> float:
+    """Noise over signal at the raw answers of a whole int8 graph, the mean over images and answers.
+
+    Args:
+        view: of the float32 graph.
+        quantized: its Q/DQ form, with the same tensor names.
+        images: input tensors.
+    """
+    answers = raw_answers(view)
+    exact = OnnxRuntimeBackend(with_outputs(view.model, answers).SerializeToString())
+    noisy = OnnxRuntimeBackend(with_outputs(quantized, answers).SerializeToString(), optimize=False)
+    total, count = 0.0, 0
+    for tensor in images:
+        feed = {view.inputs[0]: tensor}
+        pairs = zip(exact.run(feed).values(), noisy.run(feed).values(), strict=True)
+        total += sum(_relative_noise(a, b) for a, b in pairs) / len(answers)
+        count += 1
+    return total / max(count, 1)
 
 
 def raw_answers(view: GraphView) -> list[str]:
