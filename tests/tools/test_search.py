@@ -313,6 +313,17 @@ def test_int8_nodes_that_lose_the_answers_are_raised(pictures):
     assert dataclasses.replace(report, seconds=0) == dataclasses.replace(results[1][0], seconds=0)
 
 
+def test_widening_raises_the_next_in_the_ranking_until_all_are(pictures):
+    model = chain(2)
+    typer = Int8Typer(model, TINY, CalibrationOptions(pictures), silent)
+    search = Search(typer, evidence_on(model, pictures), MaxDrop(1.0), silent)
+    search.run()
+    counts = [search.typed.nodes_by_precision.get("int8", 0)]
+    while search.widen():
+        counts.append(search.typed.nodes_by_precision.get("int8", 0))
+    assert counts == [2, 1, 0]
+
+
 def test_where_nothing_helps_the_search_says_so(pictures):
     model = tiny_classifier()
     other = tiny_classifier(seed=1)

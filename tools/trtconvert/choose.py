@@ -59,15 +59,16 @@ def choose_precision(
         ModelError: a graph that does not run or cannot be typed.
     """
     calibration, tuning = _apart(evidence, options)
+    chooser = _Chooser(
+        clean, evidence, tuning, calibration, options.allowed_drop, progress, warnings
+    )
     *faster, last = _candidates(options)
     for precision in faster:
         try:
-            return _attempt(
-                clean, precision, evidence, tuning, calibration, options, progress, warnings
-            )
+            return chooser.attempt(precision)
         except (AccuracyError, ModelError) as error:
             warnings.append(f"{precision} was not taken: {error.got}")
-    return _attempt(clean, last, evidence, tuning, calibration, options, progress, warnings)
+    return chooser.attempt(last)
 
 
 def _apart(evidence: Evidence, options: BuildOptions) -> tuple[CalibrationOptions | None, Evidence]:
@@ -87,62 +88,57 @@ def _apart(evidence: Evidence, options: BuildOptions) -> tuple[CalibrationOption
     )
 
 
-def _attempt(
-    clean: ModelProto,
-    precision: str,
-    evidence: Evidence,
-    tuning: Evidence,
-    calibration: CalibrationOptions | None,
-    options: BuildOptions,
-    progress: Progress,
-    warnings: list[str],
-) -> Choice:
-    typer = typer_for(clean, evidence.recipe, precision, calibration, progress)
-    report = None
-    if options.allowed_drop is None or precision == "fp32":
-        typed = typer.typed()
-        agreement = evidence.compare(typed.measured, progress)
-        if options.allowed_drop is not None:
-            enforce(agreement, options.allowed_drop)
-    else:
-        search = Search(typer, tuning, options.allowed_drop, progress)
-        search.run()
-        agreement = _held(search, evidence, options.allowed_drop, progress, warnings)
-        typed, report = search.typed, search.report()
-    typed = with_faster_twin(typed, clean, warnings)
-    if typed.twin_precision != "fp32":
-        # The CPU's integer kernels round in places of their own.
-        twin = evidence.compare(typed.twin, progress, optimize=True)
-        details = {**agreement.details, "twin_agreement": twin.agreement}
-        agreement = dataclasses.replace(agreement, details=details)
-    warnings += dict.fromkeys([*typed.warnings, *agreement.warnings])
-    return Choice(typed, agreement, report)
+@dataclass(frozen=True)
+class _Chooser:
+    clean: ModelProto
+    evidence: Evidence
+    tuning: Evidence
+    calibration: CalibrationOptions | None
+    allowed_drop: MaxDrop | None
+    progress: Progress
+    warnings: list[str]
 
+    def attempt(self, precision: str) -> Choice:
+        recipe, max_drop = self.evidence.recipe, self.allowed_drop
+        typer = typer_for(self.clean, recipe, precision, self.calibration, self.progress)
+        report = None
+        if max_drop is None or precision == "fp32":
+            typed = typer.typed()
+            agreement = self.evidence.compare(typed.measured, self.progress)
+            if max_drop is not None:
+                enforce(agreement, max_drop)
+        else:
+            search = Search(typer, self.tuning, max_drop, self.progress)
+            search.run()
+            agreement = self._held(search, max_drop)
+            typed, report = search.typed, search.report()
+        typed = with_faster_twin(typed, self.clean, self.warnings)
+        if typed.twin_precision != "fp32":
+            # The CPU's integer kernels round in places of their own.
+            twin = self.evidence.compare(typed.twin, self.progress, optimize=True)
+            details = {**agreement.details, "twin_agreement": twin.agreement}
+            agreement = dataclasses.replace(agreement, details=details)
+        self.warnings.extend(dict.fromkeys([*typed.warnings, *agreement.warnings]))
+        return Choice(typed, agreement, report)
 
-def _held(
-    search: Search,
-    evidence: Evidence,
-    max_drop: MaxDrop,
-    progress: Progress,
-    warnings: list[str],
-) -> Agreement:
-    """The agreement on the images of ``evidence``, with more raised until it holds there too."""
-    steps = 0
-    while True:
-        agreement = evidence.compare(search.typed.measured, progress)
-        try:
-            enforce(agreement, max_drop)
-        except AccuracyError:
-            if not search.widen():
-                raise
-            steps += 1
-            continue
-        if steps:
-            warnings.append(
-                f"what held on the tuning images did not on the {agreement.images} to verify on, "
-                f"so more was raised, {steps} times: these images had a say in the result"
-            )
-        return agreement
+    def _held(self, search: Search, max_drop: MaxDrop) -> Agreement:
+        """The agreement on the images of ``evidence``, with more raised until it holds there."""
+        steps = 0
+        while True:
+            agreement = self.evidence.compare(search.typed.measured, self.progress)
+            try:
+                enforce(agreement, max_drop)
+            except AccuracyError:
+                if not search.widen():
+                    raise
+                steps += 1
+                continue
+            if steps:
+                self.warnings.append(
+                    f"what held on the tuning images did not on the {agreement.images} to verify "
+                    f"on, so more was raised, {steps} times: these images had a say in the result"
+                )
+            return agreement
 
 
 def _candidates(options: BuildOptions) -> Sequence[str]:

@@ -35,14 +35,15 @@ from trtconvert.passes.placement import Placement, place_int8
 from trtconvert.passes.quantize import insert_qdq, raise_opset
 from trtconvert.passes.uint8 import with_uint8_activations
 from trtconvert.progress import Progress
-from trtconvert.search.cost import flops_by_precision, node_cost
-from trtconvert.search.noise import answer_noise
+from trtconvert.search.cost import added_cost, flops_by_precision
+from trtconvert.search.noise import answer_noise, int8_noise
 from trtconvert.typed import TypedGraph
 from visionrt.errors import ModelError, UsageError
 from visionrt.recipe import Recipe
 
 Reasons = Mapping[str, str]
 _CORRECTIONS = 3
+_RANKING_IMAGES = 4
 _NOISE_IMAGES = 8
 
 
@@ -193,30 +194,45 @@ class Int8Typer:
             index: error.channel_mean for index, error in correct.items()
         }
         if reader is not None and self._errors:
-            self._keep_noisy_float(reader, options)
+            self._keep_noisy_float(reader, options, progress)
         if reader is not None:
             seconds = time.perf_counter() - start
             self.report = CalibrationReport(len(reader), seconds, method, peak_rss_bytes())
             self._warnings = reader.warnings()
 
-    def _keep_noisy_float(self, reader: ImageReader, options: CalibrationOptions) -> None:
-        """Keep layers float until the raw answers have the signal to noise asked for.
-
-        The sum over the layers chooses them; what the whole graph really loses corrects the sum,
-        since some graphs amplify noise on its way.
-        """
+    def _keep_noisy_float(
+        self, reader: ImageReader, options: CalibrationOptions, progress: Progress
+    ) -> None:
+        """Keep layers float until the raw answers have the signal to noise asked for."""
+        self._noisy = _noisy_alone(self.view, self._errors, options.least_snr_db)
         least_db = options.least_total_snr_db
-        for _ in range(_CORRECTIONS + 1):
-            self._noisy = _noisy(self.view, self._errors, options, least_db)
-            placement = self.placement()
-            if options.least_total_snr_db == 0 or not placement.nodes:
-                return
-            quantized = insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
-            noise = answer_noise(self.view, quantized, islice(reader, _NOISE_IMAGES))
-            missing_db = options.least_total_snr_db + 10 * math.log10(max(noise, 1e-30))
+        missing_db = self._missing_db(reader, least_db)
+        if missing_db <= 0:
+            return
+        alone, placement = dict(self._noisy), self.placement()
+        images = islice(reader, _RANKING_IMAGES)
+        noise = int8_noise(self.view, placement, self.thresholds, images, progress)
+        nodes = {node_name(node): node for node in self.view.model.graph.node}
+        added = {name: added_cost(self.view, nodes[name]) for name in noise}
+        for _ in range(_CORRECTIONS):
+            self._noisy = alone | {
+                name: f"int8 everywhere leaves less than {options.least_total_snr_db:g} dB at the "
+                f"answers; this node alone leaves {-10 * math.log10(noise[name]):.1f} dB"
+                for name in over_budget(noise, added, least_db)
+            }
+            missing_db = self._missing_db(reader, options.least_total_snr_db)
             if missing_db <= 0:
                 return
+            # Noises that add up to more than their sum: ask for as much more as is missing.
             least_db += missing_db
+
+    def _missing_db(self, reader: ImageReader, least_db: float) -> float:
+        placement = self.placement()
+        if least_db == 0 or not placement.nodes:
+            return 0.0
+        quantized = insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
+        noise = answer_noise(self.view, quantized, islice(reader, _NOISE_IMAGES))
+        return least_db + 10 * math.log10(max(noise, 1e-30))
 
 
 def reader_for(view: GraphView, recipe: Recipe, options: CalibrationOptions) -> ImageReader:
@@ -233,30 +249,15 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _noisy(
-    view: GraphView,
-    errors: Mapping[int, LayerError],
-    options: CalibrationOptions,
-    least_total_db: float,
+def _noisy_alone(
+    view: GraphView, errors: Mapping[int, LayerError], least_db: float
 ) -> dict[str, str]:
     nodes = view.model.graph.node
-    reasons = {
-        index: f"int8 leaves {error.snr_db:.1f} dB of signal to noise"
+    return {
+        node_name(nodes[index]): f"int8 leaves {error.snr_db:.1f} dB of signal to noise"
         for index, error in errors.items()
-        if error.snr_db < options.least_snr_db
+        if error.snr_db < least_db
     }
-    rest = [index for index in errors if index not in reasons]
-    noise = {index: 10 ** (-errors[index].snr_db / 10) for index in rest}
-    added = {
-        index: node_cost(view, nodes[index], "fp16") - node_cost(view, nodes[index], "int8")
-        for index in rest
-    }
-    for index in over_budget(noise, added, least_total_db):
-        reasons[index] = (
-            f"int8 everywhere leaves less than {options.least_total_snr_db:g} dB at the answers; "
-            f"this layer alone leaves {errors[index].snr_db:.1f} dB"
-        )
-    return {node_name(nodes[index]): reason for index, reason in reasons.items()}
 
 
 def _merged(placement: Placement, fp16: list[Decision]) -> tuple[Decision, ...]:

@@ -26,8 +26,7 @@ class CalibrationOptions:
         ranges: a table written by an earlier run, used instead of measuring ranges.
         bias_correction: measure and remove the mean error of each output channel.
         least_snr_db: a layer whose int8 output has a lower signal-to-noise ratio on the images
-            stays float; 0 lets every layer be int8. At 30 dB the noise has 3 % of the signal's
-            amplitude.
+            stays float; 0 sets no limit. At 20 dB the noise has a tenth of the signal's amplitude.
         least_total_snr_db: signal to noise of the raw answers; layers stay float, the most noise
             per cost first, until it is reached. 0 sets no limit.
         equalization: even out the channels of tensors that share a scale, where it pays.
@@ -40,7 +39,7 @@ class CalibrationOptions:
     subset: int | None = None
     ranges: Path | None = None
     bias_correction: bool = True
-    least_snr_db: float = 30.0
+    least_snr_db: float = 20.0
     least_total_snr_db: float = 24.0
     equalization: bool = True
 

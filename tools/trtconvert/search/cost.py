@@ -50,6 +50,12 @@ def node_cost(view: GraphView, node: NodeProto, precision: str) -> float:
     return width * (elements + node_flops(view, node) / FLOPS_PER_BYTE)
 
 
+def added_cost(view: GraphView, node: NodeProto, precision: str = "int8") -> float:
+    """What the next wider precision costs more."""
+    wider = "fp16" if precision == "int8" else "fp32"
+    return node_cost(view, node, wider) - node_cost(view, node, precision)
+
+
 def total_cost(view: GraphView, decisions: Iterable[Decision]) -> float:
     """Cost of a graph as decided; nodes without float tensors count nothing."""
     precision = {decision.node: decision.precision for decision in decisions}

@@ -23,7 +23,7 @@ from trtconvert.calibration.reader import ImageReader
 from trtconvert.evidence import Evidence
 from trtconvert.graph_view import GraphView, node_name
 from trtconvert.progress import Progress
-from trtconvert.search.cost import node_cost, total_cost
+from trtconvert.search.cost import added_cost, total_cost
 from trtconvert.search.fewest import Oracle, fewest
 from trtconvert.search.noise import fp16_noise, int8_noise
 from trtconvert.typed import TypedGraph
@@ -237,13 +237,11 @@ class Search:
 
     def _by_worth(self, suspects: Sequence[str], precision: str) -> list[str]:
         self._noise |= self._measured(precision)
-        wider = "fp16" if precision == "int8" else "fp32"
         view = self.typer.view
         nodes = {node_name(node): node for node in view.model.graph.node}
 
         def worth(name: str) -> float:
-            node = nodes[name]
-            added = node_cost(view, node, wider) - node_cost(view, node, precision)
+            added = added_cost(view, nodes[name], precision)
             return self._noise.get(name, 0.0) / max(added, 1.0)
 
         return sorted(suspects, key=worth, reverse=True)
