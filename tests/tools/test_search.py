@@ -206,6 +206,7 @@ def test_images_are_set_apart_whatever_their_order(tmp_path):
     files = [tmp_path / f"{i:03}.png" for i in range(30)]
     ranging, tuning = split_for_tuning(files[::-1])
     assert (ranging, tuning) == split_for_tuning(files)
+    assert (ranging, tuning) == split_for_tuning(files * 2)
     assert sorted(ranging + tuning) == files
     assert len(tuning) == 10
     few = files[: LEAST_IMAGES - 1]

@@ -13,9 +13,11 @@ _EVERY = 3
 def split_for_tuning(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Images to calibrate on and images to tune on; the same for any order of ``files``.
 
+    A file that is listed twice counts once.
+
     Every third of the sorted files tunes. With fewer than ``LEAST_IMAGES``, both are all of them.
     """
-    ordered = sorted(files)
+    ordered = sorted(set(files))
     if len(ordered) < LEAST_IMAGES:
         return ordered, ordered
     tuning = ordered[_EVERY - 1 :: _EVERY]
