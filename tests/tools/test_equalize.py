@@ -212,3 +212,20 @@ def test_uint8_activations_give_the_same_numbers(pictures):
     assert with_uint8_activations(back).ByteSize() > 0
     want = run(back, x, optimize=False)
     assert (run(typed.twin, x, optimize=False) == want).all()
+
+
+def test_an_evened_out_graph_builds_for_rtx(pictures):
+    pytest.importorskip("tensorrt_rtx")
+    from trtconvert.targets.base import ShapeRange
+    from trtconvert.targets.rtx import RtxTarget
+
+    recipe = Recipe(task="segment", head="logits", preprocess=SPEC)
+    options = CalibrationOptions(pictures, least_snr_db=0, least_total_snr_db=0)
+    typed = typed_graph(block(spread=300.0).model, recipe, "int8", options)
+    assert typed.channel_factors
+    assert typed.nodes_by_precision["int8"] == 5
+    # Per channel, a Clip is a Relu and a Min.
+    assert "Min" in {node.op_type for node in typed.model.graph.node}
+    shapes = {"x": ShapeRange.fixed((1, 3, 8, 8))}
+    built = RtxTarget(("86",)).build(typed.model.SerializeToString(), shapes, None)
+    assert built.data
