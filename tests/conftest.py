@@ -1,7 +1,8 @@
 """Options, markers and paths shared by every test.
 
-The summary of each run names the checks that did not run because the machine has no GPU;
-``--require-gpu`` turns every one of them into a failure.
+The summary of each run names the checks that did not run because the machine has no GPU, and
+those on the emulated GPU that did not run because it could not be built. ``--require-gpu`` turns
+every one of the former into a failure.
 """
 
 from __future__ import annotations
@@ -62,6 +63,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"{len(names)} {verb} for want of a GPU")
     for name in sorted(names):
         terminalreporter.write_line(f"  {name}")
+    emulated = {
+        report.nodeid: report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and _runs_emulated(report.nodeid)
+    }
+    if emulated:
+        terminalreporter.write_line(f"{len(emulated)} on the emulated GPU did not run")
+        for name, reason in sorted(emulated.items()):
+            terminalreporter.write_line(f"  {name}: {reason}")
+
+
+def _runs_emulated(nodeid: str) -> bool:
+    path = nodeid.partition("::")[0]
+    return "emulation/" in path or "test_emulated_" in path
 
 
 @pytest.fixture(scope="session")

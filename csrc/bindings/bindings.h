@@ -8,6 +8,7 @@ namespace visionrt {
 void bind_preprocess(pybind11::module_& m);
 void bind_nms(pybind11::module_& m);
 void bind_decode(pybind11::module_& m);
+void bind_masks(pybind11::module_& m);
 void bind_cuda(pybind11::module_& m);
 void bind_graph(pybind11::module_& m);
 

@@ -41,7 +41,7 @@ void decode_yolo_cuda(const float* output, const YoloHead& head, const DecodeOpt
   if (head.anchors == 0 || out.batch == 0) return;
   const bool columns = head.form == YoloForm::kChannelsFirst;
   cuda::launch(columns ? "decode_yolo_columns" : "decode_yolo_rows",
-               grid_of(head.anchors, columns ? kDecodeThreads : kRowsPerBlock, out.batch), stream,
+               grid_of(head.anchors, columns ? kColumnsPerBlock : kRowsPerBlock, out.batch), stream,
                output, head, options, out);
 }
 

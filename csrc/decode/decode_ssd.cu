@@ -4,8 +4,8 @@
 // Numerics: float32 as in decode/box_codes.h, contraction off. A softmax sums in 32 lanes and then
 // halves, which the CPU back end repeats: the same bits.
 //
-// Byte formulas: n anchors, c classes, k candidates, all per image.
-// budget: decode_ssd registers<=64 spills=0 shared<=0 bytes="4*n*c + 60*k"
+// budget: decode_ssd registers<=64 spills=0 shared<=0 launches=1 wide="store"
+//   bytes="4*anchors*classes + 60*candidates"
 #include "decode/emit.cuh"
 
 namespace visionrt {

@@ -1,16 +1,20 @@
 // CUDA back end of the YOLO head: threshold, decode and compaction in one launch.
 //
-// decode_yolo_columns ([4 + C, anchors]): one thread per anchor, so neighbours read neighbours.
-//   Mapping: grid (anchors / 128, batch), 128 threads.
+// decode_yolo_columns ([4 + C, anchors]): a lane per anchor, so neighbours read neighbours; the
+// four
+//   warps of a block each take a quarter of the classes of the same 32 anchors. A thread per anchor
+//   would keep too few loads on their way to fill the memory bus.
+//   Mapping: grid (anchors / 32, batch), 128 threads.
 // decode_yolo_rows ([anchors, 4 + C] or [anchors, 5 + C]): one warp per anchor, lanes over classes;
 //   with objectness most warps read one value and leave.
 //   Mapping: grid (anchors / 4, batch), 128 threads.
 // Numerics: float32 as in decode/box_codes.h, contraction off: the CPU back end's bits. The order
 // of the candidates is arbitrary; source_index restores it.
 //
-// Byte formulas: n anchors, c classes, k candidates, all per image.
-// budget: decode_yolo_columns registers<=64 spills=0 shared<=0 bytes="4*n*c + 44*k"
-// budget: decode_yolo_rows registers<=64 spills=0 shared<=0 bytes="4*n*(c+1) + 44*k"
+// budget: decode_yolo_columns registers<=64 spills=0 shared<=1024 launches=1 wide="store"
+//   bytes="4*anchors*classes + 44*candidates"
+// budget: decode_yolo_rows registers<=64 spills=0 shared<=0 launches=1 wide="store"
+//   bytes="4*anchors*(classes + 1) + 44*candidates"
 #include "decode/emit.cuh"
 
 namespace visionrt {
@@ -18,33 +22,50 @@ namespace visionrt {
 extern "C" __global__ void __launch_bounds__(kDecodeThreads)
     decode_yolo_columns(const float* __restrict__ output, YoloHead head, DecodeOptions options,
                         CandidateBuffers out) {
-  const std::int32_t anchor = blockIdx.x * kDecodeThreads + threadIdx.x;
+  constexpr std::int32_t kParts = kDecodeThreads / kColumnsPerBlock;
+  __shared__ BestClass bests[kParts][kColumnsPerBlock];
+  const std::int32_t lane = threadIdx.x % kColumnsPerBlock;
+  const std::int32_t part = threadIdx.x / kColumnsPerBlock;
+  const std::int32_t anchor = blockIdx.x * kColumnsPerBlock + lane;
   const std::int32_t image = blockIdx.y;
-  if (anchor >= head.anchors) return;
+  const bool exists = anchor < head.anchors;
   const std::size_t stride = head.anchors;
   const float* column = output + static_cast<std::size_t>(image) * head.columns * stride + anchor;
   const float* classes = column + 4 * stride;
+  const std::int32_t per_part = (head.num_classes + kParts - 1) / kParts;
+  const std::int32_t first = part * per_part;
+  const std::int32_t end = exists ? min(first + per_part, head.num_classes) : first;
+  const auto box = [&] {
+    return box_from_center(column[0], column[stride], column[2 * stride], column[3 * stride]);
+  };
 
   BestClass best{options.score_threshold, -1};
 #pragma unroll 8
-  for (std::int32_t id = 0; id < head.num_classes; ++id) {
+  for (std::int32_t id = first; id < end; ++id) {
     const float score = classes[id * stride];
     if (score > best.score) best = {score, id};
   }
-  if (best.class_id < 0) return;
-  const Box box =
-      box_from_center(column[0], column[stride], column[2 * stride], column[3 * stride]);
-  if (!options.multi_label) {
-    append_candidate(out, image, box, best.score, best.class_id,
-                     anchor * head.num_classes + best.class_id);
+  if (options.multi_label) {
+    if (best.class_id < 0) return;
+    const Box own = box();
+    for (std::int32_t id = first; id < end; ++id) {
+      const float score = classes[id * stride];
+      if (score > options.score_threshold) {
+        append_candidate(out, image, own, score, id, anchor * head.num_classes + id);
+      }
+    }
     return;
   }
-  for (std::int32_t id = 0; id < head.num_classes; ++id) {
-    const float score = classes[id * stride];
-    if (score > options.score_threshold) {
-      append_candidate(out, image, box, score, id, anchor * head.num_classes + id);
-    }
+  bests[part][lane] = best;
+  __syncthreads();
+  if (part != 0) return;
+  // Parts ascend by class, so a tie goes to the lower one.
+  for (std::int32_t other = 1; other < kParts; ++other) {
+    if (bests[other][lane].score > best.score) best = bests[other][lane];
   }
+  if (best.class_id < 0) return;
+  append_candidate(out, image, box(), best.score, best.class_id,
+                   anchor * head.num_classes + best.class_id);
 }
 
 extern "C" __global__ void __launch_bounds__(kDecodeThreads)

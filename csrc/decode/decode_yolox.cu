@@ -5,8 +5,11 @@
 // Numerics: float32 as in decode/box_codes.h, exp included, contraction off: the CPU back end's
 // bits.
 //
-// Byte formulas: n anchors, p of them above the threshold, c classes, k candidates, all per image.
-// budget: decode_yolox registers<=64 spills=0 shared<=0 bytes="4*n + 4*p*c + 44*k"
+// Bytes: the classes of an anchor are read where its objectness passes, which every candidate's
+// does.
+//
+// budget: decode_yolox registers<=64 spills=0 shared<=0 launches=1 wide="store"
+//   bytes="4*anchors + 4*candidates*classes + 44*candidates"
 #include "decode/emit.cuh"
 
 namespace visionrt {

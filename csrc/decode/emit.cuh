@@ -8,7 +8,9 @@ namespace visionrt {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// Candidates are few, so one atomic each costs little. The host has checked the capacity.
+// The compiler makes one atomic operation of a warp's (VOTE, POPC and SHFL around it): where a lane
+// takes an anchor, 8400 candidates cost 263 of them; where a warp does, a candidate costs one, and
+// few pass. A barrier to make one of a block's would cost more. The host has checked the capacity.
 __device__ __forceinline__ void append_candidate(const CandidateBuffers& out, std::int32_t image,
                                                  const Box& box, float score, std::int32_t class_id,
                                                  std::int32_t source_index) {

@@ -1,38 +1,20 @@
-// CUDA back end of nms.h: two launches, all on the device.
+// CUDA back end of nms.h, the second half: the greedy walk. nms_sort.cu puts the candidates in
+// order.
 //
-// nms_rank: one thread per candidate counts how many candidates come before it; that is its place.
-//   Mapping: grid (capacity / 256 + 1, batch), 256 threads; blocks past the count leave at once.
-//   A rank sort does n^2 comparisons, but in parallel over the whole GPU, in one launch, and
-//   detectors leave hundreds to a few thousand candidates. Bytes: every block reads all n keys.
 // nms_greedy: one block per image walks the places in chunks of 128, and ends at max_det.
 //   Mapping: grid batch, 512 threads. Each chunk: (1) test against the kept boxes, 4 threads per
 //   candidate; (2) overlap bits of the chunk's pairs, one warp per row; (3) one thread walks the
 //   bits; (4) the survivors are written side by side.
+// Bytes: the boxes kept so far are read again for each chunk, out of L1 and L2.
 // Numerics: float32 as in nms/box.h, contraction off: the CPU back end's indices, bit for bit.
 //
-// Byte formulas: n candidates, m <= n of them sorted, k kept, all per image.
-// budget: nms_rank registers<=64 spills=0 shared<=2048 bytes="24*n*(n/256+2) + 44*m + 4"
-// budget: nms_greedy registers<=64 spills=0 shared<=5120 bytes="20*m + 20*k*(m/128+1) + 56*k + 4"
+// budget: nms_greedy registers<=64 spills=0 shared<=5120 launches=1 wide="load,store"
+//   bytes="20*candidates + 76*kept + 4"
 #include "nms/box_device.cuh"
 #include "nms/nms_kernels.h"
 
 namespace visionrt {
 namespace {
-
-using Key = unsigned long long;
-constexpr Key kNeverKept = ~0ull;
-
-// Orders by score descending, then source index ascending. No eligible candidate has kNeverKept:
-// a source index is below 2^31.
-__device__ __forceinline__ Key key_of(const NmsInputs& inputs, std::size_t image_start,
-                                      std::int32_t i, std::int32_t count) {
-  if (i >= count) return kNeverKept;
-  const std::size_t at = image_start + i;
-  const float score = inputs.scores[at];
-  if (!is_eligible(load_box(inputs.boxes, at), score)) return kNeverKept;
-  const std::int32_t source = inputs.source_index == nullptr ? i : inputs.source_index[at];
-  return static_cast<Key>(descending_key(score)) << 32 | static_cast<std::uint32_t>(source);
-}
 
 constexpr std::int32_t kChunk = 128;
 constexpr std::int32_t kWords = kChunk / 32;
@@ -44,39 +26,6 @@ __device__ __forceinline__ bool bit_of(const unsigned* words, std::int32_t i) {
 }
 
 }  // namespace
-
-extern "C" __global__ void __launch_bounds__(kRankThreads)
-    nms_rank(NmsInputs inputs, SortedCandidates sorted) {
-  __shared__ Key tile[kRankThreads];
-  const std::int32_t image = blockIdx.y;
-  const std::size_t image_start = static_cast<std::size_t>(image) * inputs.capacity;
-  std::int32_t count = inputs.capacity;
-  if (inputs.counts != nullptr) count = max(0, min(count, inputs.counts[image]));
-  const std::int32_t first = blockIdx.x * kRankThreads;
-  if (first > count) return;
-
-  const std::int32_t i = first + static_cast<std::int32_t>(threadIdx.x);
-  const Key own = key_of(inputs, image_start, i, count);
-  std::int32_t rank = 0;
-  for (std::int32_t start = 0; start < count; start += kRankThreads) {
-    tile[threadIdx.x] =
-        key_of(inputs, image_start, start + static_cast<std::int32_t>(threadIdx.x), count);
-    __syncthreads();
-#pragma unroll 16
-    for (std::int32_t j = 0; j < kRankThreads; ++j) rank += tile[j] < own ? 1 : 0;
-    __syncthreads();
-  }
-
-  // The place one past the last candidate has the key kNeverKept: its rank is how many are
-  // eligible.
-  if (i == count) sorted.counts[image] = min(rank, sorted.limit);
-  if (own == kNeverKept || rank >= sorted.limit) return;
-  const std::size_t from = image_start + i;
-  const std::size_t to = static_cast<std::size_t>(image) * sorted.limit + rank;
-  store_box(sorted.boxes, to, load_box(inputs.boxes, from));
-  sorted.class_ids[to] = inputs.class_ids == nullptr ? 0 : inputs.class_ids[from];
-  sorted.positions[to] = i;
-}
 
 extern "C" __global__ void __launch_bounds__(kGreedyThreads)
     nms_greedy(NmsInputs inputs, NmsOptions options, SortedCandidates sorted, KeptList kept,

@@ -1,4 +1,4 @@
-// Launches of nms.cu.
+// Launches of nms_sort.cu and nms.cu.
 #include <algorithm>
 #include <stdexcept>
 #include <string>
@@ -29,6 +29,7 @@ class Carver {
 };
 
 struct Workspace {
+  SortedTiles tiles;
   SortedCandidates sorted;
   KeptList kept;
   std::size_t bytes;
@@ -36,10 +37,13 @@ struct Workspace {
 
 Workspace carve(void* block, std::int32_t batch, std::int32_t capacity, const NmsOptions& options) {
   const std::int32_t limit = std::min(capacity, options.max_candidates);
+  const std::size_t places = static_cast<std::size_t>(batch) * capacity;
   const std::size_t sorted_places = static_cast<std::size_t>(batch) * limit;
   const std::size_t kept_places = static_cast<std::size_t>(batch) * options.max_det;
   Carver carver(block);
   Workspace workspace{};
+  workspace.tiles.keys = carver.take<NmsKey>(places);
+  workspace.tiles.positions = carver.take<std::int32_t>(places);
   workspace.sorted.boxes = carver.take<Box>(sorted_places);
   workspace.kept.boxes = carver.take<Box>(kept_places);
   workspace.sorted.class_ids = carver.take<std::int32_t>(sorted_places);
@@ -55,7 +59,7 @@ void check_sizes(std::int32_t batch, std::int32_t capacity) {
   if (batch < 0 || batch > 65535) {
     throw std::invalid_argument("batch must be 0 to 65535, got " + std::to_string(batch));
   }
-  if (capacity < 0 || capacity > INT32_MAX - kRankThreads) {
+  if (capacity < 0 || capacity > INT32_MAX - kSortTile) {
     throw std::invalid_argument("capacity is out of range: " + std::to_string(capacity));
   }
 }
@@ -83,11 +87,14 @@ void nms_cuda(const NmsInputs& inputs, const NmsOptions& options, void* workspac
   if (inputs.batch == 0) return;
   const Workspace parts = carve(workspace, inputs.batch, inputs.capacity, options);
 
-  // One thread more than candidates: it counts the eligible ones.
-  const auto blocks = static_cast<unsigned>(inputs.capacity / kRankThreads + 1);
   const auto images = static_cast<unsigned>(inputs.batch);
-  cuda::launch("nms_rank", {{blocks, images, 1}, {kRankThreads, 1, 1}, 0}, stream, inputs,
-               parts.sorted);
+  const auto tiles = static_cast<unsigned>(std::max(1, (inputs.capacity - 1) / kSortTile + 1));
+  cuda::launch("nms_sort", {{tiles, images, 1}, {kSortThreads, 1, 1}, 0}, stream, inputs,
+               parts.tiles);
+  // One thread more than candidates: it counts the eligible ones.
+  const auto blocks = static_cast<unsigned>(inputs.capacity / kPlaceThreads + 1);
+  cuda::launch("nms_place", {{blocks, images, 1}, {kPlaceThreads, 1, 1}, 0}, stream, inputs,
+               parts.tiles, parts.sorted);
   cuda::launch("nms_greedy", {{images, 1, 1}, {kGreedyThreads, 1, 1}, 0}, stream, inputs, options,
                parts.sorted, parts.kept, outputs);
 }

@@ -1,12 +1,23 @@
-// What nms_cuda.cpp hands to the kernels of nms.cu.
+// What nms_cuda.cpp hands to the kernels of nms_sort.cu and nms.cu.
 #pragma once
 
 #include "nms/nms.h"
 
 namespace visionrt {
 
-constexpr std::int32_t kRankThreads = 256;
+constexpr std::int32_t kSortTile = 2048;
+constexpr std::int32_t kSortThreads = kSortTile / 2;
+constexpr std::int32_t kPlaceThreads = 256;
 constexpr std::int32_t kGreedyThreads = 512;
+
+// Score descending, then source index ascending, as one integer that ascends.
+using NmsKey = unsigned long long;
+
+// Workspace: each tile of kSortTile candidates by itself in order, [batch, capacity].
+struct SortedTiles {
+  NmsKey* keys;
+  std::int32_t* positions;
+};
 
 // Workspace: the best `limit` candidates of each image in visiting order, [batch, limit].
 struct SortedCandidates {

@@ -32,6 +32,8 @@ struct KernelArgs {
   std::int32_t channels;    // 3 or 1
   std::int32_t blue_first;  // tensor is BGR rather than RGB
   std::int32_t nhwc;
+  std::int32_t
+      fours;  // four elements from a column that is a multiple of 4 on are aligned together
   DType dtype;
   std::int32_t pad_value;
   float mean[3], inv_std[3];

@@ -1,37 +1,44 @@
 // cv2 mode in one pass: resize, colour order or luma, normalisation, layout and border.
 //
-// Mapping: block (32, 8) makes a tile of 128 x 8 tensor pixels of image blockIdx.z; a thread makes
-//   4 pixels, 32 columns apart, so that a warp's stores to a plane are contiguous.
+// Mapping: block (32, 8) makes a tile of 128 x 8 tensor pixels of image blockIdx.z. A thread makes
+// 4
+//   pixels: side by side where the tensor's rows are aligned (every width that is a multiple of 4),
+//   so that it stores four elements at once; else 32 columns apart, so that a warp's single stores
+//   are contiguous.
 // Taps: the block first computes its 128 + 8 taps into shared memory, so that the double arithmetic
 //   that OpenCV's weights need is paid once per row and column of a tile, not per pixel.
-// Bytes: reads each source pixel that has a weight, through L1/L2 (neighbours share them); writes
-//   every element of the tensor once. The budget's bytes are one float32 NCHW image, each source
-//   byte read once.
-// Numerics: preprocess.h. All blending in integers; compiled without contraction.
+// Bytes: a pixel and the one right of it come in one or two aligned 8-byte loads, through L1
+//   (neighbours share lines), so each needed byte crosses the bus about once: of the rows two per
+//   tensor row at most, of those all columns, because sectors of 32 bytes hold 10 pixels. Every
+//   element of the tensor is written once. The budget's bytes are one float32 NCHW image.
+// Numerics: preprocess.h. Borders and all blending in integers; compiled without contraction.
 //
-// budget: preprocess_cv2 registers<=64 spills=0 shared<=2176 bytes="W*H*3 + 4*3*h*w"
+// budget: preprocess_cv2 registers<=64 spills=0 shared<=2176 launches=1 wide="store"
+//   bytes="3*W*min(H, 2*resized_h) + 12*h*w"
 #include "preprocess/pixel.cuh"
 
 namespace visionrt::preprocess {
 
-constexpr int kTileX = 128, kTileY = 8, kBlockX = 32;
+constexpr int kTileX = 128, kTileY = 8, kBlockX = 32, kPixels = kTileX / kBlockX;
 
 __device__ inline Pixel sample(const KernelArgs& args, const DeviceImage& image, const Cv2Tap& tx,
                                const Cv2Tap& ty) {
-  const std::uint8_t* top = image.data + ty.first * image.row_bytes;
-  const std::uint8_t* bottom = image.data + ty.second * image.row_bytes;
-  const std::int64_t left = 3 * static_cast<std::int64_t>(tx.first);
-  const std::int64_t right = 3 * static_cast<std::int64_t>(tx.second);
-  const Pixel a = read_pixel(top + left, args, image);
-  const Pixel b = read_pixel(top + right, args, image);
-  const Pixel c = read_pixel(bottom + left, args, image);
-  const Pixel d = read_pixel(bottom + right, args, image);
+  // tx.second is the pixel right of tx.first, or its weight is 0.
+  const auto blended_row = [&](int y) {
+    const std::uint8_t* row = image.data + y * image.row_bytes;
+    const PixelPair pair = pair_of(read_pair(row, tx.first, image.width), args, image);
+    Pixel out;
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+      out.channel[i] = cv2_blend_x(pair.left.channel[i], pair.right.channel[i], tx.w0, tx.w1);
+    }
+    return out;
+  };
+  const Pixel top = blended_row(ty.first), bottom = blended_row(ty.second);
   Pixel out;
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
-    out.channel[i] =
-        cv2_blend_y(cv2_blend_x(a.channel[i], b.channel[i], tx.w0, tx.w1),
-                    cv2_blend_x(c.channel[i], d.channel[i], tx.w0, tx.w1), ty.w0, ty.w1);
+    out.channel[i] = cv2_blend_y(top.channel[i], bottom.channel[i], ty.w0, ty.w1);
   }
   return out;
 }
@@ -43,7 +50,8 @@ extern "C" __global__ void __launch_bounds__(256)
   using namespace visionrt::preprocess;
   __shared__ Cv2Tap taps_x[kTileX];
   __shared__ Cv2Tap taps_y[kTileY];
-  const DeviceImage& image = args.images[blockIdx.z];
+  const auto image_index = static_cast<int>(blockIdx.z);
+  const DeviceImage& image = args.images[image_index];
   const int tile_x = static_cast<int>(blockIdx.x) * kTileX;
   const int tile_y = static_cast<int>(blockIdx.y) * kTileY;
   const int lane = static_cast<int>(threadIdx.y) * kBlockX + static_cast<int>(threadIdx.x);
@@ -56,12 +64,26 @@ extern "C" __global__ void __launch_bounds__(256)
   __syncthreads();
   const int y = tile_y + static_cast<int>(threadIdx.y);
   if (y >= args.height) return;
-  for (int column = static_cast<int>(threadIdx.x); column < kTileX; column += kBlockX) {
-    const int x = tile_x + column;
-    if (x >= args.width) return;
-    const Pixel pixel = shows_image(image, y, x)
-                            ? sample(args, image, taps_x[column], taps_y[threadIdx.y])
-                            : Pixel{{args.pad_value, args.pad_value, args.pad_value}};
-    write_pixel(pixel, args, static_cast<int>(blockIdx.z), y, x);
+  const bool fours = args.fours != 0;
+  const int first = static_cast<int>(threadIdx.x) * (fours ? kPixels : 1);
+  const int step = fours ? 1 : kBlockX;
+  Pixel pixels[kPixels];
+#pragma unroll
+  for (int i = 0; i < kPixels; ++i) {
+    const int column = first + i * step, x = tile_x + column;
+    pixels[i] = x < args.width && shows_image(image, y, x)
+                    ? sample(args, image, taps_x[column], taps_y[threadIdx.y])
+                    : Pixel{{args.pad_value, args.pad_value, args.pad_value}};
+  }
+  if (fours) {
+    if (tile_x + first < args.width) {
+      write_four_pixels(pixels, args, image_index, y, tile_x + first);
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kPixels; ++i) {
+    const int x = tile_x + first + i * step;
+    if (x < args.width) write_pixel(pixels[i], args, image_index, y, x);
   }
 }

@@ -113,6 +113,7 @@ void run_cuda(const Spec& spec, const ImageView* images, std::size_t count, cuda
   args.channels = spec.channels();
   args.blue_first = spec.color == Color::kBgr;
   args.nhwc = spec.layout == Layout::kNhwc;
+  args.fours = args.width % 4 == 0 && out % (4 * spec.element_bytes()) == 0;
   args.dtype = spec.dtype;
   args.pad_value = spec.pad_value;
   std::copy(std::begin(spec.mean), std::end(spec.mean), args.mean);

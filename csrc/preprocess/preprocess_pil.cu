@@ -12,9 +12,12 @@
 //   those likewise. The budgets' bytes count each once, for one float32 NCHW image.
 // Numerics: preprocess.h. Weights are made in double, as Pillow does, and summed in integers.
 //
-// budget: preprocess_pil_tables registers<=64 spills=0 shared<=0 bytes="8*(W+H) + 12*(w+h)"
-// budget: preprocess_pil_horizontal registers<=64 spills=0 shared<=0 bytes="W*H*3 + 3*H*w"
-// budget: preprocess_pil_vertical registers<=64 spills=0 shared<=0 bytes="3*H*w + 4*3*h*w"
+// budget: preprocess_pil_tables registers<=64 spills=0 shared<=0 launches=1
+//   bytes="8*(W + H) + 12*(w + h)"
+// budget: preprocess_pil_horizontal registers<=64 spills=0 shared<=0 launches=1
+//   bytes="3*W*H + 3*H*w"
+// budget: preprocess_pil_vertical registers<=64 spills=0 shared<=0 launches=1
+//   bytes="3*H*w + 12*h*w"
 #include "preprocess/pixel.cuh"
 
 namespace visionrt::preprocess {

@@ -1,6 +1,6 @@
 # Generated from the compiled module by tools/dev/stubs.py; do not edit.
 """
-Native operations: preprocessing, decoding and NMS, on the CPU and through CUDA.
+Native operations: preprocessing, decoding, NMS and masks, on the CPU and through CUDA.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__: list[str] = [
     "cuda_decode_ssd",
     "cuda_decode_yolo",
     "cuda_decode_yolox",
+    "cuda_instance_masks",
     "cuda_nms",
     "cuda_nms_workspace_bytes",
     "decode_capacity",
@@ -32,6 +33,7 @@ __all__: list[str] = [
     "graph_discard",
     "graph_end",
     "has_kernels",
+    "instance_masks",
     "nms",
     "nms_batched",
     "wait_for_stream",
@@ -239,6 +241,37 @@ def cuda_decode_yolox(
     Queues decode_yolox of a batch on the stream; arguments as cuda_decode_yolo.
     """
 
+def cuda_instance_masks(
+    prototypes: typing.SupportsInt | typing.SupportsIndex,
+    shape: tuple[
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+    ],
+    coefficients: typing.SupportsInt | typing.SupportsIndex,
+    boxes: typing.SupportsInt | typing.SupportsIndex,
+    count: typing.SupportsInt | typing.SupportsIndex,
+    detections: typing.SupportsInt | typing.SupportsIndex,
+    size: tuple[
+        typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+    ],
+    scale: tuple[
+        typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex
+    ],
+    shift: tuple[
+        typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex
+    ],
+    masks: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    threshold: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+) -> None:
+    """
+    Queues the same work on the stream; device addresses are integers, 0 is none. shape is
+    (channels, h, w) of the prototypes; count int32 [1] on the device, of the detections used.
+    Writes masks uint8 [detections, height, width]. Does not block. Raises DriverError when
+    the driver is missing or refuses.
+    """
+
 def cuda_nms(
     boxes: typing.SupportsInt | typing.SupportsIndex,
     scores: typing.SupportsInt | typing.SupportsIndex,
@@ -382,6 +415,28 @@ def graph_end(stream: typing.SupportsInt | typing.SupportsIndex) -> GraphRecordi
 def has_kernels() -> bool:
     """
     True when this build holds CUDA kernels.
+    """
+
+def instance_masks(
+    prototypes: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    coefficients: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    boxes: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    size: tuple[
+        typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+    ],
+    scale: tuple[
+        typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex
+    ],
+    shift: tuple[
+        typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex
+    ] = (0.0, 0.0),
+    threshold: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+) -> numpy.typing.NDArray[numpy.uint8]:
+    """
+    Masks of one image on the CPU, uint8 [k, height, width] of 0 and 1, size = (height, width).
+    prototypes float32 [channels, h, w], coefficients float32 [k, channels], boxes float32
+    [k, 4] xyxy in pixels of the result. scale and shift are (y, x): prototype = pixel * scale
+    + shift. 1 where the interpolated sum exceeds the threshold, in the box. Releases the GIL.
     """
 
 def nms(

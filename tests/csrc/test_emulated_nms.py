@@ -196,7 +196,7 @@ def test_the_last_bit_of_the_threshold() -> None:
 
 
 def several_chunks() -> int:
-    """More than one tile of ranks and chunk of candidates, under the checker."""
+    """More than one chunk of candidates, under the checker."""
     rng = np.random.default_rng(11)
     kept = 0
     for n, max_det in ((600, 300), (513, 600), (385, 129)):
@@ -211,6 +211,30 @@ def several_chunks() -> int:
 
 def test_several_chunks_under_the_checker() -> None:
     assert worker.run(several_chunks) > 300
+
+
+def several_tiles(n: int) -> int:
+    """Sizes around those of a sorted tile, ties across tiles, NaN, a count for each image."""
+    rng = np.random.default_rng(n)
+    scores = rng.choice(np.linspace(-1, 1, 300, dtype=F32), (2, n))
+    scores[:, rng.integers(0, n, n // 10)] = np.nan
+    case: dict[str, Any] = {
+        "boxes": np.stack([cpu.clustered_boxes(rng, n) for _ in range(2)]),
+        "scores": scores,
+        "class_ids": rng.integers(0, 3, (2, n)).astype(I32),
+        "counts": np.array([n, n - 3], I32),
+        "threshold": 0.45,
+        "max_det": 40,
+        "class_aware": True,
+        "max_candidates": NO_LIMIT,
+        "source": np.stack([7 * rng.permutation(n) for _ in range(2)]).astype(I32),
+    }
+    return check_case(case) + check_case(case | {"source": None, "max_candidates": 2100})
+
+
+@pytest.mark.parametrize("n", [2047, 2048, 2049, 4097, 6000])
+def test_several_tiles_under_the_checker(n: int) -> None:
+    assert worker.run(several_tiles, n) > 100
 
 
 def large(batch: int, n: int, max_det: int) -> int:

@@ -38,8 +38,11 @@ def plan_of(spec: PreprocessSpec) -> Any:
     )
 
 
-def run_cuda(spec: PreprocessSpec, images: list[Array], color: str) -> Array:
-    """The tensor that the kernels make. Bytes between an image's rows are not written."""
+def run_cuda(spec: PreprocessSpec, images: list[Array], color: str, offset: int = 0) -> Array:
+    """The tensor that the kernels make. Bytes between an image's rows are not written.
+
+    The tensor starts ``offset`` elements after an address that is aligned to 256 bytes.
+    """
     device, plan = worker.emulator(), plan_of(spec)
     h, w = spec.size
     shape = (h, w, spec.channels) if spec.layout == "nhwc" else (spec.channels, h, w)
@@ -59,9 +62,13 @@ def run_cuda(spec: PreprocessSpec, images: list[Array], color: str) -> Array:
             views.append((top, *image.shape[:2], stride))
         size = plan.cuda_workspace_bytes([image.shape[:2] for image in images])
         workspace = stack.enter_context(device.empty(size, np.uint8, "workspace"))
-        out = stack.enter_context(device.empty((len(images), *shape), spec.dtype, "out"))
-        worker.queue(plan.run_cuda, views, out.address, workspace.address, size, 0, color)
-        return out.array.copy()
+        elements = len(images) * int(np.prod(shape))
+        out = stack.enter_context(device.empty(offset + elements, spec.dtype, "out"))
+        before = out.array[:offset].tobytes()
+        start = out.address + offset * out.array.itemsize
+        worker.queue(plan.run_cuda, views, start, workspace.address, size, 0, color)
+        assert out.array[:offset].tobytes() == before
+        return out.array[offset:].reshape(len(images), *shape).copy()
 
 
 def check_case(spec: PreprocessSpec, images: list[Array], color: str) -> None:
@@ -129,6 +136,29 @@ def many_images(interpolation: str, dtype: str, layout: str) -> int:
 )
 def test_more_images_than_a_launch_takes(interpolation: str, dtype: str, layout: str) -> None:
     assert worker.run(many_images, interpolation, dtype, layout) == 70
+
+
+def stores(dtype: str, layout: str, color: str) -> int:
+    """Rows that take stores of four elements, and rows that do not: by width, and by address."""
+    rng = np.random.default_rng(5)
+    images = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((5, 9), (40, 30), (3, 200))]
+    plain: dict[str, Any] = {"mean": 0, "std": 1} if dtype == "uint8" else {}
+    done = 0
+    for width in (4, 8, 10, 127, 128, 132, 260):
+        spec = PreprocessSpec(size=(9, width), dtype=dtype, layout=layout, color=color, **plain)
+        expected = Preprocessor(spec)(images, color="rgb").tobytes()
+        for offset in (0, 1, 2, 4):
+            assert run_cuda(spec, images, "rgb", offset).tobytes() == expected, (width, offset)
+            done += 1
+    return done
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize(
+    ("layout", "color"), [("nchw", "rgb"), ("nhwc", "bgr"), ("nchw", "gray"), ("nhwc", "gray")]
+)
+def test_aligned_and_unaligned_stores(dtype: str, layout: str, color: str) -> None:
+    assert worker.run(stores, dtype, layout, color) == 28
 
 
 def full_frame(interpolation: str) -> bool:

@@ -1,14 +1,20 @@
-"""Engine files that run on the fake GPU and as their CPU twins, images, and how to compare."""
+"""Engine files that run on a GPU and as their CPU twins, images, and how to compare.
+
+The GPU is the fake one, unless ``platform`` is set to another: tests/gpu runs the same checks on a
+real one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import device_engines
+import fake_cuda
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -85,6 +91,50 @@ def yolo_model(
     return bytes(model.SerializeToString())
 
 
+Plans = Mapping[str, tuple[PlanInfo, bytes]]
+
+
+class Platform(Protocol):
+    """What differs between the fake GPU and a real one."""
+
+    def plans(
+        self, model: bytes, session: device_engines.Session | None, **options: Any
+    ) -> AbstractContextManager[Plans]:
+        """Plans of a graph by member name, that load in the block."""
+        ...
+
+    def compare(self, got: Any, wanted: Any) -> None:
+        """Assert that a result is the twin's."""
+        ...
+
+    def calls(self, name: str) -> int:
+        """How often a driver function was called; always 0 where nobody counts."""
+        ...
+
+
+class FakePlatform:
+    """An engine runs its graph in ONNX Runtime, as the twin does: results are equal bit for bit."""
+
+    @contextlib.contextmanager
+    def plans(
+        self, model: bytes, session: device_engines.Session | None, **options: Any
+    ) -> Iterator[Plans]:
+        with device_engines.plans_run(session or device_engines.Session(model), **options):
+            yield {PLAN.member: (PLAN, rtx_plan())}
+
+    def compare(self, got: Any, wanted: Any) -> None:
+        for name in ("class_id", "xyxy", "confidence", "logits", "mask", "keypoints"):
+            expected = getattr(wanted, name, None)
+            if expected is not None:
+                np.testing.assert_array_equal(getattr(got, name), expected, err_msg=name)
+
+    def calls(self, name: str) -> int:
+        return fake_cuda.calls(name)
+
+
+platform: Platform = FakePlatform()
+
+
 @contextlib.contextmanager
 def both(
     model: bytes, recipe: Recipe, *, session: device_engines.Session | None = None, **options: Any
@@ -92,10 +142,9 @@ def both(
     """The same engine file on the GPU and as its CPU twin; ``session`` may run the former."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        device_engines.plans_run(session or device_engines.Session(model), **options),
+        platform.plans(model, session, **options) as plans,
     ):
-        plans = {PLAN.member: (PLAN, rtx_plan())}
-        path = write_engine(Path(folder) / "model.engine", model, recipe, plans=plans)
+        path = write_engine(Path(folder) / "model.engine", model, recipe, plans=dict(plans))
         with visionrt.load(path, device="cuda:0") as gpu:
             assert gpu.device == "cuda:0"
             with visionrt.load(path, device="cpu") as cpu:
@@ -105,10 +154,14 @@ def both(
 def assert_same(got: Any, wanted: Any) -> None:
     assert type(got) is type(wanted)
     assert got.image_hw == wanted.image_hw
-    for name in ("class_id", "xyxy", "confidence", "logits", "mask", "keypoints"):
-        expected = getattr(wanted, name, None)
-        if expected is not None:
-            np.testing.assert_array_equal(getattr(got, name), expected, err_msg=name)
+    platform.compare(got, wanted)
+
+
+def graph_counts(gpu: Any) -> tuple[int, int, int]:
+    """How many CUDA graphs were made, updated in place and replayed, over all lanes."""
+    graphs = [frames.graphs for frames in gpu._pipeline._gpu._frames.values()]
+    made = sum(g.made for g in graphs)
+    return made, sum(g.updated for g in graphs), sum(g.replayed for g in graphs)
 
 
 def error_of(call: Callable[[], Any]) -> MissingDependencyError | None:

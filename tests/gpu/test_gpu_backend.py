@@ -21,7 +21,6 @@ from onnx import TensorProto, helper
 
 from trtconvert.targets.base import BuiltPlan, ShapeRange, Target
 from trtconvert.targets.rtx import SUPPORTED_SMS, RtxTarget
-from trtconvert.targets.tensorrt import TensorRTTarget
 from visionrt import device
 from visionrt.backends.tensorrt import TensorRTBackend, open_plan, plan_problem
 from visionrt.child_python import child_python
@@ -34,22 +33,6 @@ BATCHES = {"images": ShapeRange((1, 3, 224, 224), (1, 3, 224, 224), (4, 3, 224, 
 # Convolutions may run in TF32, whose mantissa has 10 bits: 2⁻¹¹ per product, and about 50 layers
 # whose errors add up as a random walk: 2⁻¹¹ · √50 ≈ 0.0035 of the largest output.
 TF32_TOLERANCE = 2**-11 * 50**0.5
-
-
-@pytest.fixture(scope="module")
-def gpu() -> device.Device:
-    return device.open_device(0)
-
-
-@pytest.fixture(scope="module", params=["rtx", "tensorrt"])
-def target(request: pytest.FixtureRequest, gpu: device.Device) -> Target:
-    sm = gpu.info.compute_capability
-    if request.param == "tensorrt":
-        pytest.importorskip("tensorrt", reason="not run: full TensorRT is not installed")
-        return TensorRTTarget()
-    if sm not in SUPPORTED_SMS:
-        pytest.skip(f"not run: TensorRT-RTX does not build for SM{sm}")
-    return RtxTarget((sm,))
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import shutil
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -17,21 +13,6 @@ import tensorrt_rtx as rtx
 
 from visionrt.backends.trt_io import _NUMPY_NAMES
 from visionrt.backends.trt_library import logger_of, member, version_of
-
-# The C functions that the bindings of full TensorRT import from its libraries.
-_ENTRY_POINTS = (
-    "createInferBuilder_INTERNAL",
-    "createInferRefitter_INTERNAL",
-    "createInferRuntime_INTERNAL",
-    "createNvOnnxParserRefitter_INTERNAL",
-    "createNvOnnxParser_INTERNAL",
-    "getBuilderPluginRegistry",
-    "getInferLibVersion",
-    "getNvOnnxParserVersion",
-    "getPluginRegistry",
-    "initLibNvInferPlugins",
-)
-_LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 
 
 def test_the_sources_are_read() -> None:
@@ -47,38 +28,79 @@ def test_the_sources_are_read() -> None:
         "IBuilderConfig.set_memory_pool_limit",
         "IOptimizationProfile.set_shape",
         "ParserError.node_operator",
+        "IExecutionContext.is_stream_capturable",
+        "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
+        "IProgressMonitor.step_complete",
     ):
         assert name in names
     assert len(names) > 50
 
 
+def test_every_file_that_uses_tensorrt_is_read() -> None:
+    assert contract.files_without_roles() == {}
+
+
 def test_tensorrt_rtx_has_every_name() -> None:
     assert contract.missing(rtx) == []
+    _list(f"TensorRT-RTX {rtx.__version__}", contract.names_used())
 
 
-def test_full_tensorrt_has_every_name(tmp_path: Path) -> None:
-    """Its bindings import against libraries that only have the entry points."""
-    if importlib.util.find_spec("tensorrt_bindings") is None:
-        pytest.skip("not run: names of full TensorRT; pip install tensorrt-cu13-bindings")
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("not run: names of full TensorRT; it needs a C compiler")
-    bindings = ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings")
-    version = next(v for v in map(_version, bindings) if v)
-    source = tmp_path / "entry_points.c"
-    source.write_text("\n".join(f"void* {name}(void) {{ return 0; }}" for name in _ENTRY_POINTS))
-    for library in _LIBRARIES:
-        name = f"lib{library}.so.{version.partition('.')[0]}"
-        command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", tmp_path / name]
-        subprocess.run([*command, source], check=True)
-    out = subprocess.run(
-        [sys.executable, contract.__file__, "tensorrt_bindings"],
-        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert set(json.loads(out.stdout)) <= contract.RTX_ONLY, version
+@pytest.mark.parametrize("module", ["tensorrt_rtx_bindings", "tensorrt_bindings"])
+def test_methods_that_the_classes_do_not_show_are_called(module: str) -> None:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"not run: {module} is not installed")
+    (library,) = Path(spec.origin).parent.glob("tensorrt*.so")
+    program = library.read_bytes()
+    for name in contract.OVERRIDDEN_ONLY:
+        assert f"\0{name.rpartition('.')[2]}\0".encode() in program
+
+
+@pytest.mark.parametrize("version", contract.stored_versions())
+def test_stored_names_of_full_tensorrt_hold_every_name(version: str) -> None:
+    """``pytest -rA`` lists the names."""
+    wanted = contract.names_used() - contract.RTX_ONLY
+    assert wanted - contract.stored_names(version) == set()
+    # Or a name would be left out of the comparison that full TensorRT has come to have.
+    assert contract.stored_names(version) & contract.RTX_ONLY == set()
+    _list(f"TensorRT {version}", wanted)
+
+
+def test_the_oldest_supported_and_a_current_version_are_stored() -> None:
+    assert {version.rpartition(".")[0] for version in contract.stored_versions()} >= {
+        "10.12.0",
+        "11.4.0",
+    }
+    # What moved between them shows that the lists are of different libraries.
+    older, newer = (contract.stored_names(v) for v in ("10.12.0.36", "11.4.0.106"))
+    assert "BuilderFlag.INT8" in older - newer
+    assert "NetworkDefinitionCreationFlag.EXPLICIT_BATCH" in older - newer
+    assert newer - older
+
+
+def test_installed_bindings_of_full_tensorrt_have_every_name() -> None:
+    """They import against libraries that only have the entry points."""
+    version = next(filter(None, map(_version, _BINDINGS)), "")
+    try:
+        lacking = json.loads(contract.ask_bindings())
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        pytest.skip(f"not run: names of full TensorRT; it needs {error}")
+    assert set(lacking) <= contract.RTX_ONLY, version
+    _list(f"TensorRT {version}, installed", contract.names_used() - set(lacking))
+
+
+def test_the_stored_names_are_the_bindings() -> None:
+    version = next(filter(None, map(_version, _BINDINGS)), "")
+    if version not in contract.stored_versions():
+        pytest.skip(f"not run: the stored names are of other versions than {version or 'none'}")
+    try:
+        names = contract.ask_bindings("--dump").split()
+    except FileNotFoundError as error:
+        pytest.skip(f"not run: names of full TensorRT; it needs {error}")
+    assert set(names) == contract.stored_names(version)
+
+
+_BINDINGS = ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings")
 
 
 def _version(distribution: str) -> str:
@@ -86,6 +108,10 @@ def _version(distribution: str) -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def _list(title: str, names: set[str]) -> None:
+    print(f"{title} has all {len(names)} names:", *sorted(names), sep="\n  ")
 
 
 def test_data_types_are_numpys() -> None:

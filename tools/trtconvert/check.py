@@ -131,11 +131,11 @@ def _parser_problems(model: ModelProto) -> Iterator[Problem]:
     if parser.supports_model_v2(model.SerializeToString()):
         return
     for index in range(parser.num_errors):
-        error = parser.get_error(index)
-        position = error.node()
-        inside = 0 <= position < len(model.graph.node) and error.node_operator()
+        parser_error = parser.get_error(index)
+        position = parser_error.node()
+        inside = 0 <= position < len(model.graph.node) and parser_error.node_operator()
         label = node_label(model.graph.node[position]) if inside else "the graph"
-        yield Problem(label, describe_parser_error(error), _CUT)
+        yield Problem(label, describe_parser_error(parser_error), _CUT)
 
 
 def _cpu_problems(model: ModelProto) -> Iterator[Problem]:
