@@ -350,3 +350,21 @@ def test_a_conversion_reports_its_search_and_flops(tmp_path):
     assert report["verification"]["agreement"] > 0.999
     flops = 2 * 8 * SIZE * SIZE * 27 + 2 * 8 * 4
     assert sum(report["flops_by_precision"].values()) == flops
+
+
+def test_int8_calibrates_on_some_images_and_is_judged_on_others(tmp_path):
+    folder = save_pictures(tmp_path / "pictures", 18)
+    report = convert(
+        BuildOptions(
+            save(tiny_classifier(), tmp_path / "tiny.onnx"),
+            tmp_path / "x.engine",
+            precision="int8",
+            targets=("cpu",),
+            recipe=RecipeFlags(task="classify", head="classifier", preprocess="none,std=255"),
+            calibration=CalibrationOptions(folder),
+            max_drop=MaxDrop(0.0),
+        )
+    ).to_json()
+    assert report["calibration"]["images"] == 12
+    assert report["search"]["images"] == report["verification"]["images"] == 6
+    assert report["verification"]["agreement"] == 1.0

@@ -59,6 +59,9 @@ def choose_precision(
         ModelError: a graph that does not run or cannot be typed.
     """
     calibration, tuning = _apart(evidence, options)
+    if options.images is None:
+        # Not on images that ranges were fitted to, where there are others.
+        evidence = tuning
     chooser = _Chooser(
         clean, evidence, tuning, calibration, options.allowed_drop, progress, warnings
     )
@@ -125,7 +128,10 @@ class _Chooser:
         """The agreement on the images of ``evidence``, with more raised until it holds there."""
         steps = 0
         while True:
-            agreement = self.evidence.compare(search.typed.measured, self.progress)
+            if self.evidence is self.tuning:
+                agreement = search.agreement
+            else:
+                agreement = self.evidence.compare(search.typed.measured, self.progress)
             try:
                 enforce(agreement, max_drop)
             except AccuracyError:

@@ -117,6 +117,11 @@ class Search:
         """The graph as it stands."""
         return self._typed(frozenset(self._raised), frozenset(self._float32))
 
+    @property
+    def agreement(self) -> Agreement:
+        """Of the graph as it stands, on the tuning images."""
+        return self._agreement(frozenset(self._raised), frozenset(self._float32))
+
     def run(self) -> None:
         """Raise what must be.
 
@@ -163,7 +168,6 @@ class Search:
         before, after = self._first, self.typed
         nothing = frozenset[str]()
         first = self._agreement(nothing, nothing)
-        last = self._agreement(frozenset(self._raised), frozenset(self._float32))
         view = self.typer.view
         whole = total_cost(view, [d._replace(precision="fp32") for d in before.decisions])
         return SearchReport(
@@ -173,7 +177,7 @@ class Search:
             time.perf_counter() - self._start,
             len(self._ranked),
             first.agreement,
-            last.agreement,
+            self.agreement.agreement,
             total_cost(view, before.decisions) / max(whole, 1.0),
             total_cost(view, after.decisions) / max(whole, 1.0),
             self._changes(before, after),
