@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tiny_models import save
 
+from trtconvert.choose import Choice
 from trtconvert.convert import convert
 from trtconvert.evidence import Evidence
 from trtconvert.guess import RecipeFlags
@@ -275,7 +276,7 @@ def test_the_engine_file_holds_both_thresholds(pictures, tmp_path, monkeypatch):
     graph = typed("int8", "int8", 2.0)
     monkeypatch.setattr(
         "trtconvert.convert.choose_precision",
-        lambda _, evidence, *__: (graph, evidence.compare(graph.measured, silent)),
+        lambda _, evidence, *__: Choice(graph, evidence.compare(graph.measured, silent)),
     )
     model = save(cell_detector(), tmp_path / "cells.onnx")
     flags = RecipeFlags(

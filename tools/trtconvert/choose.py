@@ -1,19 +1,39 @@
-"""Chooses the precision: types the graph, verifies it, and takes the fastest that holds."""
+"""Chooses the precision: types the graph, raises what must be, and takes the fastest that holds."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from onnx import ModelProto
 
+from trtconvert.calibration.holdout import split_for_tuning
+from trtconvert.calibration.options import CalibrationOptions
+from trtconvert.calibration.reader import ImageReader
 from trtconvert.evidence import Evidence
 from trtconvert.options import BuildOptions
-from trtconvert.precision import TypedGraph, typed_graph
+from trtconvert.precision import TypedGraph, typer_for
 from trtconvert.progress import Progress
-from trtconvert.verify import enforce
+from trtconvert.search.raising import Search, SearchReport
+from trtconvert.twin import with_faster_twin
+from trtconvert.verify import MaxDrop, enforce
 from visionrt.errors import AccuracyError, ModelError
 from visionrt.metrics import Agreement
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The typed graph that was taken.
+
+    Attributes:
+        agreement: of it with the original model.
+        search: what was raised and why; None where no drop was to be kept to.
+    """
+
+    typed: TypedGraph
+    agreement: Agreement
+    search: SearchReport | None = None
 
 
 def choose_precision(
@@ -22,7 +42,7 @@ def choose_precision(
     options: BuildOptions,
     progress: Progress,
     warnings: list[str],
-) -> tuple[TypedGraph, Agreement]:
+) -> Choice:
     """The typed graph, and how well it agrees with the original model.
 
     Args:
@@ -38,35 +58,93 @@ def choose_precision(
         InputDataError: no usable images.
         ModelError: a graph that does not run or cannot be typed.
     """
+    calibration, tuning = _apart(evidence, options)
+    if options.images is None:
+        # Not on images that ranges were fitted to, where there are others.
+        evidence = tuning
+    chooser = _Chooser(
+        clean, evidence, tuning, calibration, options.allowed_drop, progress, warnings
+    )
     *faster, last = _candidates(options)
     for precision in faster:
         try:
-            return _attempt(clean, precision, evidence, options, progress, warnings)
+            return chooser.attempt(precision)
         except (AccuracyError, ModelError) as error:
             warnings.append(f"{precision} was not taken: {error.got}")
-    return _attempt(clean, last, evidence, options, progress, warnings)
+    return chooser.attempt(last)
 
 
-def _attempt(
-    clean: ModelProto,
-    precision: str,
-    evidence: Evidence,
-    options: BuildOptions,
-    progress: Progress,
-    warnings: list[str],
-) -> tuple[TypedGraph, Agreement]:
-    calibration = options.calibration if precision == "int8" else None
-    typed = typed_graph(clean, evidence.recipe, precision, calibration, progress)
-    agreement = evidence.compare(typed.measured, progress)
-    if options.allowed_drop is not None:
-        enforce(agreement, options.allowed_drop)
-    if typed.twin_precision != "fp32":
-        # The CPU's integer kernels round in places of their own.
-        twin = evidence.compare(typed.twin, progress, optimize=True)
-        details = {**agreement.details, "twin_agreement": twin.agreement}
-        agreement = dataclasses.replace(agreement, details=details)
-    warnings += dict.fromkeys([*typed.warnings, *agreement.warnings])
-    return typed, agreement
+def _apart(evidence: Evidence, options: BuildOptions) -> tuple[CalibrationOptions | None, Evidence]:
+    """Images to calibrate on, and evidence on others to tune on, where there is to be tuning."""
+    calibration = options.calibration
+    if calibration is None:
+        # Whatever images there are show what float16 would not hold.
+        ranges = CalibrationOptions(evidence.images) if evidence.images else None
+        return ranges, evidence
+    if options.allowed_drop is None or not calibration.images:
+        return calibration, evidence
+    reader = ImageReader(calibration.images, evidence.recipe.preprocess, count=calibration.count)
+    ranging, tuning = split_for_tuning(reader.files)
+    return (
+        dataclasses.replace(calibration, images=ranging, count=None),
+        dataclasses.replace(evidence, images=tuning, labels={}),
+    )
+
+
+@dataclass(frozen=True)
+class _Chooser:
+    clean: ModelProto
+    evidence: Evidence
+    tuning: Evidence
+    calibration: CalibrationOptions | None
+    allowed_drop: MaxDrop | None
+    progress: Progress
+    warnings: list[str]
+
+    def attempt(self, precision: str) -> Choice:
+        recipe, max_drop = self.evidence.recipe, self.allowed_drop
+        typer = typer_for(self.clean, recipe, precision, self.calibration, self.progress)
+        report = None
+        if max_drop is None or precision == "fp32":
+            typed = typer.typed()
+            agreement = self.evidence.compare(typed.measured, self.progress)
+            if max_drop is not None:
+                enforce(agreement, max_drop)
+        else:
+            search = Search(typer, self.tuning, max_drop, self.progress)
+            search.run()
+            agreement = self._held(search, max_drop)
+            typed, report = search.typed, search.report()
+        typed = with_faster_twin(typed, self.clean, self.warnings)
+        if typed.twin_precision != "fp32":
+            # The CPU's integer kernels round in places of their own.
+            twin = self.evidence.compare(typed.twin, self.progress, optimize=True)
+            details = {**agreement.details, "twin_agreement": twin.agreement}
+            agreement = dataclasses.replace(agreement, details=details)
+        self.warnings.extend(dict.fromkeys([*typed.warnings, *agreement.warnings]))
+        return Choice(typed, agreement, report)
+
+    def _held(self, search: Search, max_drop: MaxDrop) -> Agreement:
+        """The agreement on the images of ``evidence``, with more raised until it holds there."""
+        steps = 0
+        while True:
+            if self.evidence is self.tuning:
+                agreement = search.agreement
+            else:
+                agreement = self.evidence.compare(search.typed.measured, self.progress)
+            try:
+                enforce(agreement, max_drop)
+            except AccuracyError:
+                if not search.widen():
+                    raise
+                steps += 1
+                continue
+            if steps:
+                self.warnings.append(
+                    f"what held on the tuning images did not on the {agreement.images} to verify "
+                    f"on, so more was raised, {steps} times: these images had a say in the result"
+                )
+            return agreement
 
 
 def _candidates(options: BuildOptions) -> Sequence[str]:

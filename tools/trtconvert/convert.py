@@ -49,9 +49,10 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
     evidence = evidence_for(loaded.model, recipe, options, warnings)
     evidence.check(options.allowed_drop)
     audit = audit_calibration(evidence, options, progress, warnings)
-    typed, agreement = choose_precision(clean, evidence, options, progress, warnings)
+    choice = choose_precision(clean, evidence, options, progress, warnings)
+    typed = choice.typed
     recipe, agreement, transfer = keep_operating_point(
-        typed, agreement, evidence, options, progress
+        typed, choice.agreement, evidence, options, progress
     )
     plans = build_plans(targets, typed.model, ranges, progress)
     warnings += notes_on(typed.precision, targets)
@@ -61,8 +62,10 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         precision=typed.precision,
         targets=target_reports(targets, plans, typed.twin),
         nodes_by_precision=typed.nodes_by_precision,
+        flops_by_precision=typed.flops_by_precision,
         calibration=None if typed.calibration is None else asdict(typed.calibration),
         verification=agreement.to_json(),
+        search=None if choice.search is None else choice.search.to_json(),
         recipe=recipe,
         reasons=reasons,
         warnings=tuple(warnings),

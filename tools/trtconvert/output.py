@@ -97,7 +97,8 @@ def _write_engine(
     members |= {plan.info.member: plan.data for plan in plans}
     if typed.thresholds and typed.calibration is not None:
         members[RANGES] = table_bytes(
-            typed.thresholds, typed.calibration.method, report.recipe.preprocess
+            *(typed.thresholds, typed.calibration.method, report.recipe.preprocess),
+            typed.channel_factors,
         )
     members[REPORT] = report.to_bytes()
     manifest = Manifest(

@@ -55,6 +55,8 @@ class Report:
         nodes_by_precision: how many nodes of the typed graph compute in each precision.
         calibration: images, seconds, method and peak_rss_bytes; None without int8.
         verification: metric, images, agreement, cosine and what else the metric has.
+        flops_by_precision: operations of convolutions and matrix products in each precision.
+        search: which nodes were raised so that the answers hold; None without ``--max-drop``.
         recipe: what the model was taken to be. Not part of the JSON: the manifest holds it.
         reasons: why, by recipe field.
         warnings: sentences for people.
@@ -73,6 +75,8 @@ class Report:
     recipe: Recipe
     reasons: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    flops_by_precision: Mapping[str, int] = field(default_factory=dict)
+    search: Mapping[str, Any] | None = None
     audit: Mapping[str, Any] | None = None
     subset: Mapping[str, Any] | None = None
     confidence: Mapping[str, Any] | None = None
@@ -91,8 +95,10 @@ class Report:
             "precision": self.precision,
             "targets": [target.to_json() for target in self.targets],
             "nodes_by_precision": dict(self.nodes_by_precision),
+            "flops_by_precision": dict(self.flops_by_precision),
             "calibration": None if self.calibration is None else dict(self.calibration),
             "verification": dict(self.verification),
+            "search": None if self.search is None else dict(self.search),
             "warnings": list(self.warnings),
             **{key: dict(value) for key, value in optional.items() if value is not None},
         }

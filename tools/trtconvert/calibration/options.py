@@ -26,8 +26,11 @@ class CalibrationOptions:
         ranges: a table written by an earlier run, used instead of measuring ranges.
         bias_correction: measure and remove the mean error of each output channel.
         least_snr_db: a layer whose int8 output has a lower signal-to-noise ratio on the images
-            stays float; 0 lets every layer be int8. At 30 dB the noise has 3 % of the signal's
-            amplitude.
+            stays float; 0 sets no limit. At 20 dB the noise has a tenth of the signal's amplitude.
+        least_total_snr_db: signal to noise of the raw answers; layers stay float, the most noise
+            per cost first, until it is reached. At 26 dB the noise has 5 % of the signal's
+            amplitude; 0 sets no limit.
+        equalization: even out the channels of tensors that share a scale, where it pays.
     """
 
     images: Path | Sequence[Path] = ()
@@ -37,7 +40,9 @@ class CalibrationOptions:
     subset: int | None = None
     ranges: Path | None = None
     bias_correction: bool = True
-    least_snr_db: float = 30.0
+    least_snr_db: float = 20.0
+    least_total_snr_db: float = 26.0
+    equalization: bool = True
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -50,12 +55,13 @@ class CalibrationOptions:
             raise UsageError(
                 "a percentile above 50, up to 100", got=str(self.percentile), fix="Try 99.99."
             )
-        if not (math.isfinite(self.least_snr_db) and self.least_snr_db >= 0):
-            raise UsageError(
-                "a signal-to-noise ratio of at least 0 dB",
-                got=str(self.least_snr_db),
-                fix="Try 30, or 0 for no limit.",
-            )
+        for limit_db in (self.least_snr_db, self.least_total_snr_db):
+            if not (math.isfinite(limit_db) and limit_db >= 0):
+                raise UsageError(
+                    "a signal-to-noise ratio of at least 0 dB",
+                    got=str(limit_db),
+                    fix="Try 30, or 0 for no limit.",
+                )
         for count in (self.count, self.subset):
             if count is not None and count < 1:
                 raise UsageError(

@@ -58,6 +58,7 @@ class ImageReader:
 
     Attributes:
         files: the chosen files, sorted.
+        spec, batch: as given.
         skipped: files that could not be read so far, with the reason.
 
     Raises:
@@ -81,8 +82,9 @@ class ImageReader:
         wanted = min(len(files), MOST_IMAGES) if count is None else count
         self.files = [files[i * len(files) // wanted] for i in range(wanted)]
         self.skipped: dict[Path, str] = {}
+        self.spec = spec
+        self.batch = batch
         self._preprocessor = Preprocessor(spec)
-        self._batch = batch
 
     def __len__(self) -> int:
         """Images that can be read, as far as is known."""
@@ -98,11 +100,11 @@ class ImageReader:
             except InputDataError as error:
                 self.skipped[path] = error.got
                 continue
-            if len(pending) == self._batch:
+            if len(pending) == self.batch:
                 yield self._preprocessor(pending)
                 pending = []
         if pending:
-            pending += [pending[-1]] * (self._batch - len(pending))
+            pending += [pending[-1]] * (self.batch - len(pending))
             yield self._preprocessor(pending)
         if len(self.skipped) == len(self.files):
             first = self.files[0]

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from visionrt.atomic import write_bytes
 from visionrt.errors import UsageError
 from visionrt.spec import PreprocessSpec
@@ -26,11 +29,15 @@ def write_table(path: Path, thresholds: Mapping[str, float], method: str) -> Non
 
 
 def table_bytes(
-    thresholds: Mapping[str, float], method: str, spec: PreprocessSpec | None = None
+    thresholds: Mapping[str, float],
+    method: str,
+    spec: PreprocessSpec | None = None,
+    factors: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> bytes:
     """Thresholds by tensor name, in the form that :func:`read_table` reads.
 
     ``spec`` is what the images were read with; it is stored, so that a later use can be compared.
+    ``factors`` are what channels were divided by before the thresholds were measured.
     """
     value = {
         "format": FORMAT,
@@ -38,6 +45,7 @@ def table_bytes(
         "method": method,
         **({} if spec is None else {"preprocess": spec.to_json()}),
         "thresholds": dict(sorted(thresholds.items())),
+        "channel_factors": {name: f.tolist() for name, f in sorted((factors or {}).items())},
     }
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -85,6 +93,22 @@ def _read(path: Path) -> dict[str, Any]:
     if value.get("version") != VERSION:
         raise _bad(path, f"version {value.get('version')}")
     return value
+
+
+def read_factors(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Factors of channels by the first tensor of their group; empty in a table without.
+
+    Raises:
+        UsageError: as :func:`read_table`, or a factor that is no finite number above 0.
+    """
+    table = _read(path).get("channel_factors", {})
+    if not isinstance(table, dict) or not all(map(_are_factors, table.values())):
+        raise _bad(path, "channel factors that are no finite numbers above 0")
+    return {name: np.asarray(values, np.float32) for name, values in table.items()}
+
+
+def _are_factors(values: object) -> bool:
+    return isinstance(values, list) and all(_is_threshold(v) and v > 0 for v in values)
 
 
 def _is_threshold(value: object) -> bool:

@@ -54,7 +54,12 @@ from visionrt.errors import UsageError
     "--calib-subset", type=click.IntRange(1), metavar="N", help="Choose N that cover all of them."
 )
 @click.option("--images", type=PATH, metavar="DIR", help="Images to verify on.")
-@click.option("--max-drop", metavar="1%", help="Fail (exit 4) when the result is worse than that.")
+@click.option(
+    "--max-drop",
+    metavar="1%",
+    help="Raise nodes to wider precisions until no more than that is lost; fail (exit 4) where "
+    "even that does not help.",
+)
 @click.option(
     "--keep-threshold",
     is_flag=True,

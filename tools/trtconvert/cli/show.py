@@ -57,6 +57,10 @@ def print_report(report: Report, *, verbose: bool) -> None:
     rows: list[tuple[str, object]] = [
         ("nodes", ", ".join(f"{n} {p}" for p, n in report.nodes_by_precision.items()))
     ]
+    total = sum(report.flops_by_precision.values())
+    if total:
+        shares = (f"{f / total:.1%} {p}" for p, f in report.flops_by_precision.items())
+        rows.append(("FLOPs", ", ".join(shares)))
     if report.calibration is not None:
         c = report.calibration
         rows.append(
@@ -66,6 +70,15 @@ def print_report(report: Report, *, verbose: bool) -> None:
                 f"peak {megabytes(c['peak_rss_bytes'])}",
             )
         )
+    if report.search is not None:
+        s = report.search
+        rows.append(
+            (
+                "search",
+                f"{len(s['raised'])} of {s['suspects']} nodes raised, {s['evaluations']} "
+                f"evaluations on {s['images']} images, {s['seconds']:.1f} s",
+            )
+        )
     if report.subset is not None:
         rows.append(("calibration images", report.subset["how"]))
     if report.confidence is not None:
@@ -73,6 +86,12 @@ def print_report(report: Report, *, verbose: bool) -> None:
         rows.append(("confidence", f"{c['fp32']:.3g} → {c['transferred']:.3g} ({c['reason']})"))
     rows += list(report.verification.items())
     print_table("verification" if built else title, ("measure", "value"), rows)
+    if report.search is not None and report.search["raised"]:
+        raised = [
+            (r["node"], r["op_type"], f"{r['lowered']} → {r['raised']}", _noise(r))
+            for r in report.search["raised"]
+        ]
+        print_table("raised", ("node", "operator", "precision", "noise it brought"), raised)
     if verbose:
         print_reasons(report.recipe.to_json(), report.reasons)
 
@@ -103,6 +122,12 @@ def recipe_rows(
 def megabytes(count: int) -> str:
     """A size for people."""
     return f"{count / _MIB:.1f} MiB"
+
+
+def _noise(raised: Mapping[str, Any]) -> str:
+    if raised["overflows"]:
+        return "overflows"
+    return "none" if raised["noise_db"] is None else f"{raised['noise_db']:.0f} dB"
 
 
 def _cell(value: object) -> str:

@@ -15,7 +15,7 @@ from trtconvert.clean import clean_model
 from trtconvert.debug.layers import NOT_MAPPED, LayerFigures, measure_layers
 from trtconvert.guess import RecipeFlags, recipe_for
 from trtconvert.load import load_model
-from trtconvert.precision import typed_graph
+from trtconvert.precision import typer_for
 from trtconvert.progress import Progress, silent
 from trtconvert.shapes import ShapeFlags, image_input_of, input_ranges
 from visionrt.recipe import Recipe
@@ -92,7 +92,8 @@ def debug(options: DebugOptions, progress: Progress = silent) -> DebugReport:
     files = image_files(options.images)
     warnings: list[str] = []
     clean, recipe = _clean(options, warnings)
-    typed = typed_graph(clean, recipe, options.precision, options.calibration, progress)
+    typer = typer_for(clean, recipe, options.precision, options.calibration, progress)
+    typed = typer.typed()
     batch = image_input_of(clean)[1][0]
     reader = ImageReader(
         files,
@@ -100,7 +101,9 @@ def debug(options: DebugOptions, progress: Progress = silent) -> DebugReport:
         count=min(options.count, len(files)),
         batch=batch if isinstance(batch, int) else 1,
     )
-    layers = measure_layers(clean, typed.measured, typed.decisions, reader, progress)
+    # Evened out for int8, the graph has other numbers inside than the clean one.
+    reference = typer.view.model
+    layers = measure_layers(reference, typed.measured, typed.decisions, reader, progress)
     return DebugReport(
         str(options.model),
         options.precision,

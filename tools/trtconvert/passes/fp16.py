@@ -36,7 +36,9 @@ _SUFFIX: dict[int, str] = {FLOAT: "fp32", FLOAT16: "fp16"}
 
 
 def convert_to_fp16(
-    model: ModelProto, observed: Mapping[str, float] | None = None
+    model: ModelProto,
+    observed: Mapping[str, float] | None = None,
+    keep: Mapping[str, str] | None = None,
 ) -> tuple[ModelProto, list[Decision]]:
     """The float16 form of ``model`` and a decision for each of its nodes.
 
@@ -44,12 +46,13 @@ def convert_to_fp16(
         model: a flat float32 graph; it is not changed.
         observed: largest absolute value seen by tensor name, from calibration images; tensors
             near float16's limit stay float32.
+        keep: reasons by name of nodes that stay float32.
 
     Raises:
         ModelError: control flow, or types that do not fit together.
     """
     view = GraphView(lift_constants(model))
-    decisions = decide_fp16(view, observed or {})
+    decisions = decide_fp16(view, observed or {}, keep)
     out = _Rewrite(view, decisions).run()
     try:
         onnx.checker.check_model(out, full_check=True)

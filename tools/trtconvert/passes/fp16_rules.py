@@ -17,7 +17,9 @@ Rules, the first that applies:
    float32.
 7. *Data movement* and ``QuantizeLinear`` follow the precision of what they read: no Cast is
    spent on them.
-8. The rest is float16.
+8. *Kept*: a node that the caller keeps float32, and whoever reads its results: a value that
+   float16 cannot hold must not be cast on the way to its reader.
+9. The rest is float16.
 """
 
 from __future__ import annotations
@@ -82,22 +84,39 @@ _EXACT_INTEGERS = (TensorProto.BOOL, TensorProto.INT8, TensorProto.UINT8)
 _FLOATS = (FLOAT, FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
-def decide_fp16(view: GraphView, observed: Mapping[str, float]) -> list[Decision]:
+def decide_fp16(
+    view: GraphView, observed: Mapping[str, float], keep: Mapping[str, str] | None = None
+) -> list[Decision]:
     """One decision per node of ``view``, in graph order.
 
     Args:
         view: of a float32 graph, with or without Q/DQ pairs.
         observed: largest absolute value seen by tensor name; may be empty.
+        keep: reasons by name of nodes that stay float32.
     """
+    keep = keep or {}
     coordinates = _coordinate_nodes(view)
+    held: dict[str, str] = {}
     home: dict[str, str] = dict.fromkeys(view.inputs, "fp32")
     decisions = []
     for index, node in enumerate(view.model.graph.node):
         precision, reason = _decide(view, node, index in coordinates, observed, home)
+        if precision == "fp16":
+            kept = _kept_reason(node, keep, held)
+            precision, reason = ("fp32", kept) if kept else (precision, reason)
         for name in node.output:
             home[name] = precision
+            if node_name(node) in keep:
+                held[name] = node_name(node)
         decisions.append(Decision(node_name(node), node.op_type, precision, reason))
     return decisions
+
+
+def _kept_reason(node: NodeProto, keep: Mapping[str, str], held: Mapping[str, str]) -> str | None:
+    if node_name(node) in keep:
+        return keep[node_name(node)]
+    source = next((held[name] for name in node.input if name in held), None)
+    return None if source is None else f"reads {source}, which stays float32"
 
 
 def float32_places(view: GraphView, node: NodeProto) -> Iterator[tuple[int, str, bool]]:

@@ -1,0 +1,231 @@
+"""Evening out channels: the same function, tighter ranges, and only where it pays."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import numpy_helper
+from tiny_models import save_pictures
+
+from trtconvert.calibration.collect import with_outputs
+from trtconvert.calibration.equalizing import equalized, with_factors
+from trtconvert.calibration.noise_budget import over_budget
+from trtconvert.calibration.options import CalibrationOptions
+from trtconvert.calibration.reader import ImageReader
+from trtconvert.calibration.table import read_factors, read_table, table_bytes
+from trtconvert.graph_view import GraphView
+from trtconvert.passes.equalize import MOST, channel_factors, equalize, find_groups
+from trtconvert.passes.uint8 import with_uint8_activations
+from trtconvert.precision import typed_graph
+from trtconvert.progress import silent
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
+from visionrt.errors import UsageError
+from visionrt.recipe import Recipe
+from visionrt.spec import PreprocessSpec
+
+HEADER = '<ir_version: 9, opset_import: ["": 19]>\n'
+RNG = np.random.default_rng(11)
+# An inverted residual: full, depthwise and full convolutions, a sum, and another reader.
+BLOCK = (
+    "g (float[1,3,8,8] x) => (float[1,5,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, wa, ba)\n"
+    " b = Conv(a, wb, bb)\n c = Clip(b, lo, hi)\n"
+    " d = Conv<pads=[1,1,1,1], group=6>(c, wd, bd)\n e = Clip(d, lo, hi)\n f = Conv(e, wf, bf)\n"
+    " s = Add(a, f)\n y = Conv(s, wy) }"
+)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def block(*, low=0.0, high=6.0, spread=1.0):
+    """The block's view; output channels of its convolutions differ by up to ``spread``."""
+    sizes = np.float32(spread) ** -np.linspace(0, 1, 6, dtype=np.float32)
+    constants = {
+        "wa": normal(4, 3, 3, 3),
+        "ba": normal(4),
+        "wb": normal(6, 4, 1, 1) * sizes.reshape(6, 1, 1, 1),
+        "bb": normal(6) * sizes,
+        "wd": normal(6, 1, 3, 3) / sizes.reshape(6, 1, 1, 1),
+        "bd": normal(6),
+        "wf": normal(4, 6, 1, 1),
+        "bf": normal(4),
+        "wy": normal(5, 4, 1, 1),
+        "lo": np.float32(low),
+        "hi": np.float32(high),
+    }
+    model = onnx.parser.parse_model(HEADER + BLOCK)
+    for name, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    return GraphView(model)
+
+
+def run(model, x, name="y", optimize=True):
+    backend = OnnxRuntimeBackend(with_outputs(model, [name]).SerializeToString(), optimize=optimize)
+    return backend.run({"x": x})[name].astype(np.float64)
+
+
+def peaks_of(view, x):
+    nodes = view.model.graph.node
+    read = {nodes[i].input[0] for group in find_groups(view) for i in group.readers}
+    return {name: np.abs(run(view.model, x, name)).max(axis=(0, 2, 3)) for name in read}
+
+
+def test_groups_end_at_convolutions_and_join_over_sums():
+    groups = {group.tensors: group for group in find_groups(block())}
+    assert set(groups) == {("a", "f", "s"), ("b", "c"), ("d", "e")}
+    stream = groups["a", "f", "s"]
+    assert (stream.writers, stream.readers, stream.clips) == ((0, 5), (1, 7), ())
+    assert groups["b", "c"].readers == groups["d", "e"].writers == (3,)
+    assert groups["b", "c"].clips == (2,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["y = Sigmoid(s)", "t = Sigmoid(s)\n z = Conv(s, wy)\n y = Mul(z, t)", "y = Identity(s)"],
+)
+def test_a_group_that_anything_else_touches_is_left_alone(change):
+    source = block()
+    text = BLOCK.replace("y = Conv(s, wy)", change).replace("[1,5,8,8] y", "[1,4,8,8] y")
+    model = onnx.parser.parse_model(HEADER + text)
+    model.graph.initializer.extend(source.model.graph.initializer)
+    constant = next(t for t in model.graph.initializer if t.name == "wy")
+    constant.CopyFrom(numpy_helper.from_array(normal(4, 4, 1, 1), "wy"))
+    assert {group.tensors for group in find_groups(GraphView(model))} == {("b", "c"), ("d", "e")}
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-1.0, 2.0), (0.0, 0.5)])
+def test_the_function_stays_the_same_for_values_never_seen(low, high):
+    view = block(low=low, high=high, spread=100.0)
+    groups = find_groups(view)
+    peaks = peaks_of(view, normal(1, 3, 8, 8))
+    factors = {i: channel_factors(view, group, peaks) for i, group in enumerate(groups)}
+    model = equalize(view, factors, groups)
+    onnx.checker.check_model(model, full_check=True)
+    # Ten times what the factors were made from: every bound is met.
+    x = normal(1, 3, 8, 8) * 10
+    want = run(view.model, x)
+    # Some hundred float32 roundings on the way to a result, each of the largest value.
+    assert np.abs(run(model, x) - want).max() < 300 * 2.0**-24 * np.abs(want).max()
+
+
+def test_depthwise_inputs_get_one_range_for_all_channels():
+    view = block(spread=50.0)
+    groups = find_groups(view)
+    x = normal(1, 3, 8, 8)
+    position = next(i for i, group in enumerate(groups) if group.tensors == ("b", "c"))
+    before = np.abs(run(view.model, x, "c")).max(axis=(0, 2, 3))
+    factor = channel_factors(view, groups[position], {"c": before})
+    after = np.abs(run(equalize(view, {position: factor}, groups), x, "c")).max(axis=(0, 2, 3))
+    assert before.max() / before.min() > 5
+    np.testing.assert_allclose(after, before.max(), rtol=1e-5)
+
+
+def test_factors_stay_within_bounds_and_dead_channels_alone():
+    view = block()
+    group = next(g for g in find_groups(view) if g.tensors == ("b", "c"))
+    peaks = np.array([6.0, 1e-9, 0.0, 3.0, 6.0, 6.0])
+    factors = channel_factors(view, group, {"c": peaks})
+    assert factors.dtype == np.float32
+    np.testing.assert_allclose(factors, [1, 1 / MOST, 1, 0.5, 1, 1])
+    assert (channel_factors(view, group, {"c": np.zeros(6)}) == 1).all()
+
+
+# Where it pays
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return save_pictures(tmp_path_factory.mktemp("equalize"), 18)
+
+
+SPEC = PreprocessSpec(resize="stretch", size=(8, 8), mean=(128,) * 3, std=(64,) * 3)
+
+
+def test_it_is_done_where_it_pays_and_not_where_it_does_not(pictures):
+    reader = ImageReader(pictures, SPEC)
+    uneven = block(spread=300.0)
+    view, factors = equalized(uneven, reader, CalibrationOptions(), silent)
+    assert view is not uneven
+    assert set(factors) == {"a", "b", "d"}
+    found = equalized(view, reader, CalibrationOptions(), silent)
+    assert found[0] is view
+    assert not found[1]
+    again = with_factors(uneven, factors)
+    assert again.model.SerializeToString() == view.model.SerializeToString()
+
+
+def test_factors_survive_the_table(pictures, tmp_path):
+    recipe = Recipe(task="segment", head="logits", preprocess=SPEC)
+    model = block(spread=300.0).model
+    first = typed_graph(model, recipe, "int8", CalibrationOptions(pictures, least_snr_db=0))
+    assert first.channel_factors
+    path = tmp_path / "ranges.json"
+    path.write_bytes(table_bytes(first.thresholds, "mse", factors=first.channel_factors))
+    assert read_table(path, list(first.thresholds))[1] == "mse"
+    options = CalibrationOptions(pictures, ranges=path, least_snr_db=0)
+    second = typed_graph(model, recipe, "int8", options)
+    assert second.model.SerializeToString() == first.model.SerializeToString()
+    path.write_text(
+        path.read_text().replace('"channel_factors": {', '"channel_factors": {"q": [0],')
+    )
+    with pytest.raises(UsageError, match="factors"):
+        read_factors(path)
+
+
+# The budget
+
+
+def test_the_noise_that_is_left_fits_the_budget_at_the_least_cost():
+    noise = {"a": 1e-2, "b": 1e-3, "c": 1e-3, "d": 1e-5}
+    cost = {"a": 1e6, "b": 10.0, "c": 1e3, "d": 10.0}
+    assert over_budget(noise, cost, 0) == []
+    assert over_budget(noise, cost, 10) == []
+    # 30 dB: all but 1e-3 must go, and layer 3 need not.
+    kept = over_budget(noise, cost, 30)
+    assert sum(noise[i] for i in noise if i not in kept) <= 1e-3
+    assert "a" in kept
+    assert "b" in kept
+    # 2.01e-3 are left without the noisy one: 26.97 dB. The cheap ones before it are taken back.
+    assert over_budget(noise, cost, 26.5) == ["a"]
+
+
+# The CPU twin's form
+
+
+def test_uint8_activations_give_the_same_numbers(pictures):
+    recipe = Recipe(task="segment", head="logits", preprocess=SPEC)
+    options = CalibrationOptions(pictures, least_snr_db=0, least_total_snr_db=0)
+    typed = typed_graph(block().model, recipe, "int8", options)
+    kinds = {t.data_type for t in typed.twin.graph.initializer}
+    assert onnx.TensorProto.UINT8 in kinds
+    assert onnx.TensorProto.UINT8 not in {t.data_type for t in typed.model.graph.initializer}
+    x = normal(1, 3, 8, 8) * 4
+    back = onnx.ModelProto()
+    back.CopyFrom(typed.twin)
+    for constant in back.graph.initializer:
+        if constant.data_type == onnx.TensorProto.UINT8:
+            constant.CopyFrom(numpy_helper.from_array(np.array(0, np.int8), constant.name))
+    del back.graph.value_info[:]
+    assert with_uint8_activations(back).ByteSize() > 0
+    want = run(back, x, optimize=False)
+    assert (run(typed.twin, x, optimize=False) == want).all()
+
+
+def test_an_evened_out_graph_builds_for_rtx(pictures):
+    pytest.importorskip("tensorrt_rtx")
+    from trtconvert.targets.base import ShapeRange
+    from trtconvert.targets.rtx import RtxTarget
+
+    recipe = Recipe(task="segment", head="logits", preprocess=SPEC)
+    options = CalibrationOptions(pictures, least_snr_db=0, least_total_snr_db=0)
+    typed = typed_graph(block(spread=300.0).model, recipe, "int8", options)
+    assert typed.channel_factors
+    assert typed.nodes_by_precision["int8"] == 5
+    # Per channel, a Clip is a Relu and a Min.
+    assert "Min" in {node.op_type for node in typed.model.graph.node}
+    shapes = {"x": ShapeRange.fixed((1, 3, 8, 8))}
+    built = RtxTarget(("86",)).build(typed.model.SerializeToString(), shapes, None)
+    assert built.data

@@ -1,0 +1,1 @@
+"""Finds the cheapest nodes to raise to a wider precision, so that the answers hold."""
