@@ -76,6 +76,7 @@ ROLES: dict[Path, dict[str, str]] = {
 # Only TensorRT-RTX has these, and they are used with it alone.
 RTX_ONLY = frozenset(
     {
+        "BuilderFlag.REQUIRE_USER_ALLOCATION",
         "ComputeCapability",
         "IBuilderConfig.num_compute_capabilities",
         "IBuilderConfig.set_compute_capability",

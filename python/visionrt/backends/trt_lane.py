@@ -234,9 +234,9 @@ class Lane:
             self.generation += 1
         self._seen = now
 
-    def _capture_problem(self, context: Any) -> str:
+    def _capture_problem(self, raw: Any) -> str:
         # Only TensorRT-RTX has the question, and answers it for the bound shapes.
-        ask = getattr(context, "is_stream_capturable", None)
+        ask = getattr(raw, "is_stream_capturable", None)
         if ask is None or ask(self.stream.handle):
             return ""
         return "the library says that these shapes cannot be captured"
