@@ -168,7 +168,7 @@ def test_a_small_run_measures_ours_and_a_peer_and_names_what_is_missing(tmp_path
     for key in (("ours", "default"), ("onnxruntime", "convolutions: min-max")):
         assert found[key]["status"] == "measured"
         assert found[key]["figures"]["agreement"] > 0.8
-        assert found[key]["int8_share"] > 0.5
+        assert 0 < found[key]["int8_share"] <= 1
         assert found[key]["cpu_seconds"] > 0.1
         assert found[key]["peak_rss_bytes"] > 30 * MIB
         assert found[key]["objections"] == []
