@@ -115,12 +115,13 @@ class _Chooser:
             search.run()
             agreement = self._held(search, max_drop)
             typed, report = search.typed, search.report()
-        typed = with_faster_twin(typed, self.clean, self.warnings)
         if typed.twin_precision != "fp32":
-            # The CPU's integer kernels round in places of their own.
+            # The CPU's integer kernels round in places of their own. Told even where the twin that
+            # is stored is float32: it is what a CPU with faster ones would run.
             twin = self.evidence.compare(typed.twin, self.progress, optimize=True)
             details = {**agreement.details, "twin_agreement": twin.agreement}
             agreement = dataclasses.replace(agreement, details=details)
+        typed = with_faster_twin(typed, self.clean, self.warnings)
         self.warnings.extend(dict.fromkeys([*typed.warnings, *agreement.warnings]))
         return Choice(typed, agreement, report)
 
