@@ -40,7 +40,7 @@ class Method:
 
 METHODS = (
     Method(OURS, "default"),
-    Method(OURS, "no layer raised", {"least_snr_db": -1e9, "least_total_snr_db": -1e9}),
+    Method(OURS, "no layer raised", {"least_snr_db": 0.0, "least_total_snr_db": 0.0}),
     *(
         Method("onnxruntime", f"{scope}: {name}", {"method": method, **settings})
         for scope, settings in _ONNXRUNTIME_SCOPES.items()
