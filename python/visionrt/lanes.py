@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,21 @@ from visionrt.backends.base import Backend
 from visionrt.errors import UsageError
 
 
+@dataclass
+class Lane:
+    """What one call at a time works in.
+
+    Attributes:
+        tensor: the input of a full batch.
+        runs: the engine bound to the first n images of ``tensor``, by n.
+    """
+
+    tensor: NDArray[Any]
+    runs: dict[int, Callable[[], Mapping[str, NDArray[Any]]]] = field(default_factory=dict)
+
+
 class LanePool:
-    """Input tensors, lent to one call at a time, so that threads never share one.
+    """Lanes, lent to one call at a time, so that threads never share one.
 
     A lane is made when all others are busy; there are as many as threads ever called at once.
 
@@ -27,29 +40,37 @@ class LanePool:
     def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
         self._shape = shape
         self._dtype = dtype
-        self._idle: list[NDArray[Any]] = []
+        self._idle: list[Lane] = []
         self._busy = 0
         self._is_closed = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
-    @contextlib.contextmanager
-    def lane(self) -> Iterator[NDArray[Any]]:
-        """A tensor for the duration of a ``with`` block. Raises UsageError when closed."""
-        with self._changed:
+    def take(self) -> Lane:
+        """A lane of the caller's own until :meth:`give_back`. Raises UsageError when closed."""
+        with self._lock:
             if self._is_closed:
                 raise UsageError("an open model", got="a closed one", fix="Load it again.")
             self._busy += 1
-            tensor = self._idle.pop() if self._idle else None
+            if self._idle:
+                return self._idle.pop()
         try:
-            if tensor is None:
-                tensor = np.zeros(self._shape, self._dtype)
-            yield tensor
-        finally:
-            with self._changed:
-                self._busy -= 1
-                if tensor is not None and not self._is_closed:
-                    self._idle.append(tensor)
+            return Lane(np.zeros(self._shape, self._dtype))
+        except BaseException:
+            self._let_go(None)
+            raise
+
+    def give_back(self, lane: Lane) -> None:
+        """Let the next caller have it."""
+        self._let_go(lane)
+
+    def _let_go(self, lane: Lane | None) -> None:
+        with self._lock:
+            self._busy -= 1
+            if self._is_closed:
                 self._changed.notify_all()
+            elif lane is not None:
+                self._idle.append(lane)
 
     def close(self) -> None:
         """Refuse new calls, and wait for those under way. May be called twice."""

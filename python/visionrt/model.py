@@ -58,6 +58,7 @@ class Model:
         self._notes = tuple(notes)
         self._max_batch = max_batch
         self._workers = workers
+        self._defaults = options_for(recipe)
         self._pipeline = Pipeline(recipe, backend, max_batch=max_batch)
         self._executor: concurrent.futures.ThreadPoolExecutor | None = None
         self._is_closed = False
@@ -89,7 +90,7 @@ class Model:
             InputDataError: an image cannot be used.
             UsageError: an option is out of range, or the model is closed.
         """
-        chosen = options_for(self.recipe, **options)
+        chosen = options_for(self.recipe, **options) if options else self._defaults
         if not isinstance(source, (list, tuple)):
             return self._pipeline.run([source], chosen, color)[0]
         size = self._pipeline.batch

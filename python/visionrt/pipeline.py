@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visionrt import image_io
-from visionrt.backends.base import Backend, DeviceBackend
+from visionrt.backends.base import Backend, BindingBackend, DeviceBackend
 from visionrt.errors import InputDataError, ModelError
 from visionrt.gpu_images import DeviceImage, device_image, is_on_device
 from visionrt.heads import Frame, head_for
 from visionrt.image_io import ImageSource
-from visionrt.lanes import LanePool
+from visionrt.lanes import Lane, LanePool
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.preprocess import Preprocessor
@@ -82,7 +82,8 @@ class Pipeline:
         times = [time.perf_counter()]
         pixels = [self._pixels(image, color) for image in images]
         times.append(time.perf_counter())
-        with self._lanes.lane() as tensor:
+        lane = self._lanes.take()
+        try:
             frames = [Frame(p.shape[:2], self._preprocess.geometry(*p.shape[:2])) for p in pixels]
             results: Sequence[Result] | None = None
             if self._gpu is not None:
@@ -91,14 +92,15 @@ class Pipeline:
                 times += [times[-1], time.perf_counter()]
             if results is None:
                 host = [_on_host(image) for image in pixels]
-                batch = self._preprocess(host, color=color, out=tensor[: len(pixels)])
+                self._preprocess(host, color=color, out=lane.tensor[: len(pixels)])
                 times[2:] = [time.perf_counter()]
-                feed = tensor if self._is_fixed else batch
-                outputs = self._backend.run({self._input.name: feed})
+                outputs = self._infer(lane, self.batch if self._is_fixed else len(pixels))
                 times.append(time.perf_counter())
-                if len(feed) > len(frames):
+                if self._is_fixed and self.batch > len(frames):
                     outputs = {name: array[: len(frames)] for name, array in outputs.items()}
                 results = self._head.decode(outputs, frames, options)
+        finally:
+            self._lanes.give_back(lane)
         times.append(time.perf_counter())
         milliseconds = [(b - a) * 1e3 / len(images) for a, b in itertools.pairwise(times)]
         for image, result in zip(images, results, strict=True):
@@ -107,6 +109,16 @@ class Pipeline:
             if not image_io.is_encoded(image):
                 del result.speed["decode"]
         return list(results)
+
+    def _infer(self, lane: Lane, count: int) -> Mapping[str, NDArray[Any]]:
+        """The outputs for the first images of a lane; its next run may overwrite them."""
+        run = lane.runs.get(count)
+        if run is None:
+            name, tensor = self._input.name, lane.tensor[:count]
+            if not isinstance(self._backend, BindingBackend):
+                return self._backend.run({name: tensor})
+            run = lane.runs[count] = self._backend.bind(name, tensor)
+        return run()
 
     def _pixels(self, image: ImageSource, color: str) -> Pixels:
         if not is_on_device(image):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from real_models import mean_color_model, model_path
 
 from visionrt.backends import open_twin
@@ -56,6 +57,41 @@ def test_outputs_are_the_callers_own(name: str) -> None:
     kept = first.copy()
     backend.run({"image": IMAGE * 0})
     np.testing.assert_array_equal(first, kept)
+
+
+def nonzero_model() -> bytes:
+    """Indices of the values that are not 0: a shape that only the values tell."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 4])
+    where = helper.make_tensor_value_info("where", TensorProto.INT64, [2, "found"])
+    node = helper.make_node("NonZero", ["image"], ["where"])
+    graph = helper.make_graph([node], "nonzero", [image], [where])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def test_a_bound_run_follows_its_tensor(name: str) -> None:
+    backend = open_twin(mean_color_model(), backend=name, threads=1)
+    tensor = np.zeros((3, 3, 8, 8), np.float32)
+    run = backend.bind("image", tensor[:2])  # type: ignore[attr-defined]
+    for scale in (1, 2, 3):
+        tensor[:2] = IMAGE * np.float32(scale)
+        expected = [IMAGE[0].mean(axis=(1, 2)) * scale] * 2
+        np.testing.assert_allclose(run()["logits"], expected, rtol=1e-6)
+    with pytest.raises(InputDataError, match="image"):
+        backend.bind("image", tensor[:, :, :7])  # type: ignore[attr-defined]
+    backend.close()
+    with pytest.raises(UsageError, match="closed"):
+        run()
+    with pytest.raises(UsageError, match="closed"):
+        backend.bind("image", tensor)  # type: ignore[attr-defined]
+
+
+def test_a_bound_run_gives_outputs_whose_size_changes(name: str) -> None:
+    tensor = np.zeros((1, 4), np.float32)
+    run = open_twin(nonzero_model(), backend=name).bind("image", tensor)  # type: ignore[attr-defined]
+    for values in ([0, 1, 0, 2], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 3, 0]):
+        tensor[0] = values
+        np.testing.assert_array_equal(run()["where"], np.nonzero(tensor))
 
 
 def test_threads_do_not_disturb_each_other(name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -40,6 +40,25 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release the engine. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class BindingBackend(Protocol):
+    """A back end that can be tied to memory once, so that a run allocates and copies nothing."""
+
+    def bind(self, name: str, tensor: NDArray[Any]) -> Callable[[], Mapping[str, NDArray[Any]]]:
+        """A run that always reads ``tensor``, which must stay where it is.
+
+        Args:
+            name: of the only input.
+            tensor: C-contiguous, of the input's dtype and shape.
+
+        Returns:
+            What to call for a run: blocks, gives the outputs by name, and raises as
+            :meth:`Backend.run`. The next call overwrites the outputs. One caller at a time;
+            several bound runs may go on at once.
+        """
         ...
 
 

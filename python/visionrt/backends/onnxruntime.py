@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from visionrt.backends.feeds import check_feeds, closed
@@ -102,16 +103,79 @@ class OnnxRuntimeBackend:
         try:
             arrays = session.run(names, dict(feeds))
         except Exception as error:
-            raise ModelError(
-                "the graph to run",
-                got=_first_line(error),
-                fix="Check that the model works with this input size.",
-            ) from error
+            raise _failed(error) from error
         return dict(zip(names, arrays, strict=True))
+
+    def bind(self, name: str, tensor: NDArray[Any]) -> Callable[[], Mapping[str, NDArray[Any]]]:
+        """See :meth:`visionrt.backends.base.BindingBackend.bind`."""
+        if self._session is None:
+            raise closed(self.name)
+        check_feeds(self.inputs, {name: tensor})
+        return _BoundRun(self, name, tensor)
 
     def close(self) -> None:
         """Release the session. May be called twice; runs under way end as usual."""
         self._session = None
+
+
+class _BoundRun:
+    """A run with an I/O binding.
+
+    ONNX Runtime allocates the outputs of the first run. Where they have the shapes that the graph
+    declares, these can never change, and all later runs write to that memory.
+    """
+
+    def __init__(self, backend: OnnxRuntimeBackend, name: str, tensor: NDArray[Any]) -> None:
+        from onnxruntime import OrtValue
+
+        self._backend = backend
+        self._binding = backend._session.io_binding()
+        self._tensor = tensor  # the value below only points into it
+        self._binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(tensor))
+        self._let_allocate()
+        sizes = backend.inputs[0].shape
+        self._sizes: dict[int | str, int] = {
+            s: n for s, n in zip(sizes, tensor.shape, strict=True) if isinstance(s, str)
+        }
+        self._outputs: dict[str, NDArray[Any]] | None = None
+
+    def __call__(self) -> Mapping[str, NDArray[Any]]:
+        session = self._backend._session
+        if session is None:
+            raise closed(self._backend.name)
+        try:
+            session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise _failed(error) from error
+        return self._outputs or self._collected()
+
+    def _collected(self) -> dict[str, NDArray[Any]]:
+        from onnxruntime import OrtValue
+
+        infos = self._backend.outputs
+        arrays = [np.array(v.numpy()) for v in self._binding.get_outputs()]
+        declared = [tuple(self._sizes.get(s, s) for s in info.shape) for info in infos]
+        found = {info.name: array for info, array in zip(infos, arrays, strict=True)}
+        if declared == [array.shape for array in arrays]:
+            for output, array in found.items():
+                self._binding.bind_ortvalue_output(output, OrtValue.ortvalue_from_numpy(array))
+            self._outputs = found
+        else:
+            self._let_allocate()
+        return found
+
+    def _let_allocate(self) -> None:
+        # A binding keeps what was allocated, and refuses a later run with outputs of other shapes.
+        for output in self._backend.outputs:
+            self._binding.bind_output(output.name)
+
+
+def _failed(error: Exception) -> ModelError:
+    return ModelError(
+        "the graph to run",
+        got=_first_line(error),
+        fix="Check that the model works with this input size.",
+    )
 
 
 def _info(arg: Any) -> TensorInfo:

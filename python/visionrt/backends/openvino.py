@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -93,14 +93,34 @@ class OpenVinoBackend:
             try:
                 request.infer(dict(feeds), share_inputs=True)
             except RuntimeError as error:
-                raise ModelError(
-                    "the graph to run",
-                    got=_last_line(error),
-                    fix="Check that the model works with this input size.",
-                ) from error
+                raise _failed(error) from error
             # The next run of this request overwrites its outputs.
             arrays = [np.array(tensor.data) for tensor in request.output_tensors]
         return dict(zip((o.name for o in self.outputs), arrays, strict=True))
+
+    def bind(self, name: str, tensor: NDArray[Any]) -> Callable[[], Mapping[str, NDArray[Any]]]:
+        """See :meth:`visionrt.backends.base.BindingBackend.bind`."""
+        from openvino import Tensor
+
+        check_feeds(self.inputs, {name: tensor})
+        with self._lock:
+            if self._compiled is None:
+                raise closed(self.name)
+            request = self._compiled.create_infer_request()
+        request.set_input_tensor(Tensor(tensor, shared_memory=True))
+        names = [output.name for output in self.outputs]
+
+        def run() -> Mapping[str, NDArray[Any]]:
+            if self._compiled is None:
+                raise closed(self.name)
+            try:
+                request.infer(share_outputs=True)
+            except RuntimeError as error:
+                raise _failed(error) from error
+            arrays = [output.data for output in request.output_tensors]
+            return dict(zip(names, arrays, strict=True))
+
+        return run
 
     def close(self) -> None:
         """Release the model. May be called twice; runs under way end as usual."""
@@ -120,6 +140,14 @@ class OpenVinoBackend:
             with self._lock:
                 if self._compiled is not None:
                     self._idle.append(request)
+
+
+def _failed(error: Exception) -> ModelError:
+    return ModelError(
+        "the graph to run",
+        got=_last_line(error),
+        fix="Check that the model works with this input size.",
+    )
 
 
 def _info(port: Any) -> TensorInfo:
