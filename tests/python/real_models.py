@@ -8,9 +8,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.engine_file import write_engine_file
 from visionrt.labels import read_labels
 from visionrt.manifest import Manifest, PlanInfo, TensorInfo
+from visionrt.model import Model
 from visionrt.recipe import Recipe
 from visionrt.spec import PreprocessSpec
 
@@ -18,6 +20,7 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 IMAGES = DATA / "images"
 COFFEE, CHELSEA = IMAGES / "coffee.png", IMAGES / "chelsea.png"
 ASTRONAUT, ROCKET = IMAGES / "astronaut.png", IMAGES / "rocket.jpg"
+RED, GREEN, BLUE = (0, 0, 255), (0, 255, 0), (255, 0, 0)
 
 RECIPES = {
     "efficientnet_lite0": Recipe(
@@ -53,6 +56,11 @@ RECIPES = {
 
 def model_path(name: str) -> Path:
     return DATA / "models" / f"{name}.onnx"
+
+
+def real(name: str) -> Model:
+    """A model of tests/data on ONNX Runtime."""
+    return Model(RECIPES[name], OnnxRuntimeBackend(model_path(name)), name=name)
 
 
 def write_engine(
