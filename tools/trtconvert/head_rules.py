@@ -1,96 +1,33 @@
 """Which head a graph has, told from the shapes of its outputs.
 
-Each rule is a function that returns what it found, or None. A rule may only speak where the shapes
-leave no doubt; where several heads look alike, the user is asked.
+Each rule is a function that returns what it found, or None; see ``head_guess.py``. A rule is sure
+only where the shapes leave no doubt; where several heads look alike, the user is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
-from onnx import GraphProto, NodeProto
+from trtconvert.head_guess import (
+    CERTAIN,
+    LIKELY,
+    HeadGuess,
+    Outputs,
+    Rule,
+    activation_of,
+    choose_guess,
+    said,
+)
 
-from visionrt.manifest import TensorInfo
-
-# Operators that keep the values they pass on.
-_TRANSPARENT = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Transpose")
-_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
 _V5_ANCHORS_PER_CELL = 3
 # Anchors of the TensorFlow SSD models at 300×300: 19² × 3 + 10² × 6 + 5² × 6 + 3² × 6 + 2² × 6 + 6.
 _TF_SSD_300_ANCHORS = 1917
 
 
-@dataclass(frozen=True)
-class HeadGuess:
-    """A head and why.
-
-    Attributes:
-        task, head, options: for the recipe.
-        reason: of task and head.
-        classes: number of class ids; None where the shapes do not say.
-        ambiguous_with: heads that the shapes fit as well; the user must choose.
-        why: reasons of single options.
-    """
-
-    task: str
-    head: str
-    options: dict[str, Any]
-    reason: str
-    classes: int | None = None
-    ambiguous_with: tuple[str, ...] = ()
-    why: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The outputs of a graph at a known input size.
-
-    Attributes:
-        infos: name, dtype and shape of each.
-        size: height and width of the input image.
-        last_op: by output name, the operator that made the values.
-    """
-
-    infos: tuple[TensorInfo, ...]
-    size: tuple[int, int]
-    last_op: dict[str, str]
-
-    def cells(self) -> set[int]:
-        """Grid cells over the strides that detectors use."""
-        h, w = self.size
-        return {sum(-(-h // s) * -(-w // s) for s in strides) for strides in _STRIDES}
-
-
-def last_operators(graph: GraphProto) -> dict[str, str]:
-    """By output name, the operator that made its values, reshapes and the like skipped."""
-    producers: dict[str, NodeProto] = {name: node for node in graph.node for name in node.output}
-    found = {}
-    for value in graph.output:
-        node = producers.get(value.name)
-        while node is not None and node.op_type in _TRANSPARENT and node.input[0] in producers:
-            node = producers[node.input[0]]
-        found[value.name] = node.op_type if node is not None else ""
-    return found
-
-
 def guess_head(outputs: Outputs) -> HeadGuess | None:
-    """The first rule that speaks, or None."""
-    for rule in _RULES:
-        found = rule(outputs)
-        if found is not None:
-            return found
-    return None
-
-
-def activation_of(last_op: str, otherwise: str) -> str:
-    """What is still to be applied to scores: nothing where the graph ends in an activation."""
-    return "none" if last_op in ("Softmax", "Sigmoid") else otherwise
-
-
-def _said(why: dict[str, str]) -> dict[str, str]:
-    return {key: reason for key, reason in why.items() if reason}
+    """The surest answer of every rule, or None."""
+    return choose_guess(outputs, RULES)
 
 
 def classifier(outputs: Outputs) -> HeadGuess | None:
@@ -118,7 +55,10 @@ def classifier_guess(outputs: Outputs, reason: str) -> HeadGuess:
         "activation": f"the graph ends in {outputs.last_op[info.name]}",
         "offset": "1001 scores are 1000 classes after a background" if classes == 1001 else "",
     }
-    return HeadGuess("classify", "classifier", options, reason, classes, why=_said(why))
+    sure = CERTAIN if classes in (1000, 1001) else LIKELY
+    return HeadGuess(
+        "classify", "classifier", options, reason, classes, why=said(why), confidence=sure
+    )
 
 
 def ssd(outputs: Outputs) -> HeadGuess | None:
@@ -180,7 +120,8 @@ def movenet(outputs: Outputs) -> HeadGuess | None:
     if len(outputs.infos) != 1 or outputs.infos[0].shape[1:] != (1, 17, 3):
         return None
     options = {"output": outputs.infos[0].name, "form": "movenet"}
-    return HeadGuess("keypoints", "keypoints", options, "one output of 17 keypoints (y, x, score)")
+    reason = "one output of 17 keypoints (y, x, score)"
+    return HeadGuess("keypoints", "keypoints", options, reason, confidence=CERTAIN)
 
 
 def segmentation(outputs: Outputs) -> HeadGuess | None:
@@ -207,10 +148,5 @@ def segmentation(outputs: Outputs) -> HeadGuess | None:
     return HeadGuess("segment", "logits", options, reason, count, why=why)
 
 
-_RULES: Sequence[Callable[[Outputs], HeadGuess | None]] = (
-    classifier,
-    movenet,
-    ssd,
-    yolo,
-    segmentation,
-)
+# Each file of rules adds its own list here.
+RULES: Sequence[Rule] = (*(classifier, movenet, ssd, yolo, segmentation),)

@@ -1,0 +1,146 @@
+"""What rules that recognise heads take and return, and how one of their answers is chosen.
+
+A rule is a function that looks at a graph's outputs and returns a :class:`HeadGuess`, or None where
+they do not have its layout. All rules are asked; the surest answer wins. Two answers that are
+equally sure and differ are no answer: the user is asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto
+
+from visionrt.manifest import TensorInfo
+
+# How sure a rule is. What it names would have to be a coincidence of several numbers,
+CERTAIN = 0.95
+# of one number,
+LIKELY = 0.8
+# or fits models of other kinds as well: never taken without a word of the user.
+POSSIBLE = 0.4
+# The least confidence that is taken without asking.
+ACCEPTED = 0.6
+# Operators that keep the values they pass on.
+_TRANSPARENT = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Transpose")
+_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
+
+
+@dataclass(frozen=True)
+class HeadGuess:
+    """A head and why.
+
+    Attributes:
+        task, head, options: for the recipe.
+        reason: of task and head, in a few words: ``one output of 1000 class scores``.
+        classes: number of class ids; None where the shapes do not say.
+        ambiguous_with: heads that the shapes fit as well; the user must choose.
+        why: reasons of single options.
+        confidence: 0…1; ``CERTAIN``, ``LIKELY`` or ``POSSIBLE``.
+    """
+
+    task: str
+    head: str
+    options: dict[str, Any]
+    reason: str
+    classes: int | None = None
+    ambiguous_with: tuple[str, ...] = ()
+    why: dict[str, str] = field(default_factory=dict)
+    confidence: float = LIKELY
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of a graph at a known input size.
+
+    Attributes:
+        infos: name, dtype and shape of each, in the graph's order.
+        size: height and width of the input image.
+        last_op: by output name, the operator that made the values; see :func:`last_operators`.
+        graph: with sizes settled and shapes of inner values; empty where a test has only outputs.
+        values: by output name, what the graph gives for a few images or for noise, batches joined;
+            empty where nothing was run. A rule must not need them.
+    """
+
+    infos: tuple[TensorInfo, ...]
+    size: tuple[int, int]
+    last_op: Mapping[str, str]
+    graph: GraphProto = field(default_factory=GraphProto)
+    values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def cells(self) -> set[int]:
+        """Grid cells over the strides that detectors use."""
+        h, w = self.size
+        return {sum(-(-h // s) * -(-w // s) for s in strides) for strides in _STRIDES}
+
+    def within(self, name: str, low: float, high: float) -> bool | None:
+        """Whether an output's values were all in ``low``…``high``; None where nothing was run."""
+        values = self.values.get(name)
+        if values is None or not values.size:
+            return None
+        return bool(np.min(values) >= low and np.max(values) <= high)
+
+
+Rule = Callable[[Outputs], HeadGuess | None]
+
+
+def choose_guess(outputs: Outputs, rules: Iterable[Rule]) -> HeadGuess | None:
+    """The surest answer of the rules, or None where no rule speaks.
+
+    Where another head is as sure, the answer names it in ``ambiguous_with``.
+    """
+    found = [guess for rule in rules if (guess := rule(outputs)) is not None]
+    if not found:
+        return None
+    best = max(found, key=lambda guess: guess.confidence)
+    rivals = {g.head for g in found if g.confidence == best.confidence} - {best.head}
+    if not rivals:
+        return best
+    heads = dict.fromkeys((best.head, *best.ambiguous_with, *sorted(rivals)))
+    return dataclasses.replace(best, ambiguous_with=tuple(heads))
+
+
+def last_operators(graph: GraphProto) -> dict[str, str]:
+    """By output name, the operator that made its values, reshapes and the like skipped."""
+    producers: dict[str, NodeProto] = {name: node for node in graph.node for name in node.output}
+    found = {}
+    for value in graph.output:
+        node = producers.get(value.name)
+        while node is not None and node.op_type in _TRANSPARENT and node.input[0] in producers:
+            node = producers[node.input[0]]
+        found[value.name] = node.op_type if node is not None else ""
+    return found
+
+
+def parts_of(graph: GraphProto, name: str) -> Iterator[NodeProto]:
+    """The nodes that made the values of a tensor, reshapes and joins taken apart, in order.
+
+    A YOLO head's ``Concat(Mul(…), Sigmoid(…))`` gives its Mul and its Sigmoid.
+    """
+    producers: dict[str, NodeProto] = {out: node for node in graph.node for out in node.output}
+    todo = [name]
+    while todo:
+        node = producers.get(todo.pop())
+        if node is None:
+            continue
+        if node.op_type == "Concat":
+            todo.extend(reversed(node.input))
+        elif node.op_type in _TRANSPARENT:
+            todo.append(node.input[0])
+        else:
+            yield node
+
+
+def activation_of(last_op: str, otherwise: str) -> str:
+    """What is still to be applied to scores: nothing where the graph ends in an activation."""
+    return "none" if last_op in ("Softmax", "Sigmoid") else otherwise
+
+
+def said(why: Mapping[str, str]) -> dict[str, str]:
+    """The reasons that are not empty."""
+    return {key: reason for key, reason in why.items() if reason}
