@@ -180,8 +180,10 @@ class LaneFrames:
                 return found
             lane.queue_download()
             lane.stream.synchronize()
-        # The page-locked arrays are written again by the next frame, so results get copies.
-        host = {name: array[: len(frames)].copy() for name, array in lane.host_outputs().items()}
+        # The page-locked arrays are written again by the next frame, so results get copies. Only a
+        # padded batch is cut: an output may have no batch axis.
+        count = len(frames) if batch > len(frames) else None
+        host = {name: array[:count].copy() for name, array in lane.host_outputs().items()}
         return self._head.decode(host, frames, options)
 
     def close(self) -> None:

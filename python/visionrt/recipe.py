@@ -13,7 +13,7 @@ from visionrt.spec import PreprocessSpec
 # Which heads can serve which task. A head is the layout of the raw outputs.
 HEADS_BY_TASK: dict[str, tuple[str, ...]] = {
     "classify": ("classifier",),
-    "detect": ("ssd", "yolo", "yolox"),
+    "detect": ("ssd", "yolo", "yolox", "end2end", "detr", "boxes_scores", "nms_inside"),
     "segment": ("logits",),
     "keypoints": ("keypoints",),
 }

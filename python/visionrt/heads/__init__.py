@@ -17,6 +17,10 @@ _CLASSES = {
     "ssd": ("ssd", "SsdHead"),
     "yolo": ("yolo", "YoloHead"),
     "yolox": ("yolox", "YoloxHead"),
+    "end2end": ("end2end", "End2EndHead"),
+    "detr": ("detr", "DetrHead"),
+    "boxes_scores": ("boxes_scores", "BoxesScoresHead"),
+    "nms_inside": ("nms_inside", "NmsInsideHead"),
     "logits": ("logits", "LogitsHead"),
     "keypoints": ("keypoints", "KeypointsHead"),
 }

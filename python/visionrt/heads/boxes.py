@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionrt import _core
-from visionrt.heads.base import Frame
+from visionrt.heads.base import Frame, choice
 from visionrt.options import PredictOptions
 from visionrt.preprocess import boxes_to_image
 from visionrt.recipe import Recipe
@@ -52,3 +52,43 @@ def class_count(columns: int, box_columns: int, recipe: Recipe) -> int:
     """
     classes = columns - box_columns
     return min(classes, len(recipe.labels)) if recipe.labels else classes
+
+
+BOX_FORMS = ("xyxy", "yxyx", "cxcywh")
+
+
+def corners_of(boxes: NDArray[np.float32], form: str) -> NDArray[np.float32]:
+    """Boxes [k, 4] of one of ``BOX_FORMS`` as x0, y0, x1, y1, in the same unit."""
+    if form == "yxyx":
+        return boxes[:, [1, 0, 3, 2]]
+    if form == "cxcywh":
+        half = boxes[:, 2:] * np.float32(0.5)
+        return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
+    return boxes
+
+
+def pixel_scale(recipe: Recipe) -> NDArray[np.float32]:
+    """What corners are multiplied by to be tensor pixels, by the head option ``units``."""
+    if choice(recipe, "units", ("pixels", "normalised"), "pixels") == "pixels":
+        return np.ones(4, np.float32)
+    height, width = recipe.preprocess.size
+    return np.array([width, height, width, height], np.float32)
+
+
+def final_detections(
+    candidates: Candidates, frame: Frame, options: PredictOptions, recipe: Recipe
+) -> Detections:
+    """Candidates of a model that suppresses by itself: filtered, best first, no NMS."""
+    boxes, scores, class_ids, _ = candidates
+    kept = np.isfinite(boxes).all(axis=1) & (scores > options.confidence)
+    if options.classes is not None:
+        kept &= np.isin(class_ids, options.classes)
+    rows = np.flatnonzero(kept)
+    rows = rows[np.argsort(-scores[rows], kind="stable")][: options.max_det]
+    return Detections(
+        image_hw=frame.image_hw,
+        names=recipe.labels,
+        xyxy=boxes_to_image(frame.geometry, np.ascontiguousarray(boxes[rows])),
+        confidence=scores[rows],
+        class_id=class_ids[rows],
+    )
