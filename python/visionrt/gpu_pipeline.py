@@ -181,7 +181,9 @@ class LaneFrames:
             lane.queue_download()
             lane.stream.synchronize()
         # The page-locked arrays are written again by the next frame, so results get copies.
-        host = {name: array[: len(frames)].copy() for name, array in lane.host_outputs().items()}
+        # Not cut without need: an output of a batch of one may have no batch axis.
+        used = len(frames) if batch > len(frames) else None
+        host = {name: array[:used].copy() for name, array in lane.host_outputs().items()}
         return self._head.decode(host, frames, options)
 
     def close(self) -> None:
