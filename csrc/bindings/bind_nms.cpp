@@ -6,6 +6,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "nms/nms.h"
+#include "nms/nms_rotated.h"
 
 namespace py = pybind11;
 
@@ -80,6 +81,44 @@ std::pair<IntArray, IntArray> nms_batched(const FloatArray& boxes, const FloatAr
   return {std::move(kept), std::move(kept_counts)};
 }
 
+// Angles one by one: that of candidate i is angles[i].
+IntArray nms_rotated(const FloatArray& boxes, const FloatArray& angles, const FloatArray& scores,
+                     const std::optional<IntArray>& class_ids, float iou_threshold,
+                     std::int32_t max_det, std::int32_t max_candidates) {
+  check_shape(boxes, "boxes", "[n, 4]", {-1, 4});
+  const py::ssize_t n = boxes.shape(0);
+  check_shape(angles, "angles", "[n]", {n});
+  check_shape(scores, "scores", "[n]", {n});
+  if (class_ids) check_shape(*class_ids, "class_ids", "[n]", {n});
+  const std::int32_t count = checked_int32(n, "the number of boxes");
+  NmsOptions options{iou_threshold, max_det, max_candidates, true};
+  check_nms_options(options);
+  options.max_det = std::min(max_det, std::max(count, 1));
+  std::vector<std::int32_t> kept(static_cast<std::size_t>(options.max_det));
+  std::int32_t kept_count = 0;
+  {
+    const NmsInputs inputs{
+        as_boxes(boxes), scores.data(), data_or_null(class_ids), nullptr, nullptr, 1, count};
+    const AngleView view{angles.data()};
+    const py::gil_scoped_release unlocked;
+    nms_rotated_cpu(inputs, view, options, kept.data(), &kept_count);
+  }
+  return IntArray(kept_count, kept.data());
+}
+
+FloatArray rotated_shared_areas(const FloatArray& a, const FloatArray& b) {
+  check_shape(a, "a", "[n, 5]", {-1, 5});
+  check_shape(b, "b", "[n, 5]", {a.shape(0), 5});
+  FloatArray areas(a.shape(0));
+  const auto box_at = [](const float* row) {
+    return rotated_box({row[0], row[1], row[2], row[3]}, row[4], 0);
+  };
+  for (py::ssize_t i = 0; i < a.shape(0); ++i) {
+    areas.mutable_at(i) = shared_area(box_at(a.data() + 5 * i), box_at(b.data() + 5 * i));
+  }
+  return areas;
+}
+
 NmsOptions cuda_options(float iou_threshold, std::int32_t max_det, std::int32_t max_candidates,
                         bool class_aware) {
   return {iou_threshold, max_det, max_candidates, class_aware};
@@ -104,6 +143,66 @@ void cuda_nms(std::uintptr_t boxes, std::uintptr_t scores, std::uintptr_t class_
                            reinterpret_cast<Detection*>(detections)};
   nms_cuda(inputs, cuda_options(iou_threshold, max_det, max_candidates, class_aware),
            reinterpret_cast<void*>(workspace), workspace_bytes, outputs, stream);
+}
+
+void cuda_nms_rotated(std::uintptr_t boxes, std::uintptr_t angles, std::int64_t image_stride,
+                      std::int64_t anchor_stride, std::int32_t classes, std::uintptr_t scores,
+                      std::uintptr_t class_ids, std::uintptr_t source_index, std::uintptr_t counts,
+                      std::int32_t batch, std::int32_t capacity, float iou_threshold,
+                      std::int32_t max_det, std::uintptr_t workspace, std::size_t workspace_bytes,
+                      std::uintptr_t kept, std::uintptr_t kept_counts, cuda::StreamHandle stream,
+                      std::uintptr_t detections, bool class_aware, std::int32_t max_candidates) {
+  if (classes < 1) {
+    throw std::invalid_argument("classes must be 1 or more, got " + std::to_string(classes));
+  }
+  const NmsInputs inputs{reinterpret_cast<const Box*>(boxes),
+                         reinterpret_cast<const float*>(scores),
+                         reinterpret_cast<const std::int32_t*>(class_ids),
+                         reinterpret_cast<const std::int32_t*>(source_index),
+                         reinterpret_cast<const std::int32_t*>(counts),
+                         batch,
+                         capacity};
+  const AngleView view{reinterpret_cast<const float*>(angles), image_stride, anchor_stride,
+                       classes};
+  const NmsOutputs outputs{reinterpret_cast<std::int32_t*>(kept),
+                           reinterpret_cast<std::int32_t*>(kept_counts),
+                           reinterpret_cast<Detection*>(detections)};
+  nms_rotated_cuda(inputs, view, cuda_options(iou_threshold, max_det, max_candidates, class_aware),
+                   reinterpret_cast<void*>(workspace), workspace_bytes, outputs, stream);
+}
+
+void bind_rotated(py::module_& m) {
+  const std::int32_t no_limit = std::numeric_limits<std::int32_t>::max();
+  m.def("nms_rotated", &nms_rotated, py::arg("boxes"), py::arg("angles"), py::arg("scores"),
+        py::arg("class_ids"), py::arg("iou_threshold"), py::arg("max_det"),
+        py::arg("max_candidates") = no_limit,
+        "Exact greedy NMS of rotated boxes of one image on the CPU, by the IoU of polygons. boxes\n"
+        "float32 [n, 4] xyxy before they are turned about their centres by angles float32 [n], in\n"
+        "radians; otherwise as nms. Releases the GIL.");
+  m.def("rotated_shared_areas", &rotated_shared_areas, py::arg("a"), py::arg("b"),
+        "Areas that pairs of rotated boxes share, float32 [n]; boxes float32 [n, 5], xyxy and an\n"
+        "angle as in nms_rotated.");
+  m.def(
+      "cuda_nms_rotated_workspace_bytes",
+      [](std::int32_t batch, std::int32_t capacity, std::int32_t max_det,
+         std::int32_t max_candidates) {
+        return nms_rotated_cuda_workspace_bytes(batch, capacity,
+                                                cuda_options(0.5f, max_det, max_candidates, true));
+      },
+      py::arg("batch"), py::arg("capacity"), py::arg("max_det"),
+      py::arg("max_candidates") = no_limit,
+      "Bytes of 256-byte aligned device memory that cuda_nms_rotated needs for these sizes.");
+  m.def(
+      "cuda_nms_rotated", &cuda_nms_rotated, py::arg("boxes"), py::arg("angles"),
+      py::arg("image_stride"), py::arg("anchor_stride"), py::arg("classes"), py::arg("scores"),
+      py::arg("class_ids"), py::arg("source_index"), py::arg("counts"), py::arg("batch"),
+      py::arg("capacity"), py::arg("iou_threshold"), py::arg("max_det"), py::arg("workspace"),
+      py::arg("workspace_bytes"), py::arg("kept"), py::arg("kept_counts"), py::arg("stream"),
+      py::arg("detections") = 0, py::arg("class_aware") = true,
+      py::arg("max_candidates") = no_limit, py::call_guard<py::gil_scoped_release>(),
+      "Queues nms_rotated of a batch on the stream; arguments as cuda_nms. The angle of a\n"
+      "candidate with source index s of image i is the float32 at angles + 4 * (i * image_stride\n"
+      "+ s / classes * anchor_stride). detections are the upright boxes.");
 }
 
 }  // namespace
@@ -142,6 +241,7 @@ void bind_nms(py::module_& m) {
         "int32 [batch]. Writes kept int32 [batch, max_det] (then -1), kept_counts int32 [batch],\n"
         "and detections [batch, max_det] of 24 bytes: x1 y1 x2 y2 score float32, class_id int32.\n"
         "Does not block. Raises DriverError when the driver is missing or refuses.");
+  bind_rotated(m);
 }
 
 }  // namespace visionrt

@@ -1,145 +1,44 @@
 // CUDA back end of nms.h, the second half: the greedy walk. nms_sort.cu puts the candidates in
 // order.
 //
-// nms_greedy: one block per image walks the places in chunks of 128, and ends at max_det.
-//   Mapping: grid batch, 512 threads. Each chunk: (1) test against the kept boxes, 4 threads per
-//   candidate; (2) overlap bits of the chunk's pairs, one warp per row; (3) one thread walks the
-//   bits; (4) the survivors are written side by side.
+// nms_greedy: one block per image, as nms/greedy.cuh says.
+//   Mapping: grid batch, 512 threads.
 // Bytes: the boxes kept so far are read again for each chunk, out of L1 and L2.
 // Numerics: float32 as in nms/box.h, contraction off: the CPU back end's indices, bit for bit.
 //
 // budget: nms_greedy registers<=64 spills=0 shared<=5120 launches=1 wide="load,store"
 //   bytes="20*candidates + 76*kept + 4"
-#include "nms/box_device.cuh"
-#include "nms/nms_kernels.h"
+#include "nms/greedy.cuh"
 
 namespace visionrt {
 namespace {
 
-constexpr std::int32_t kChunk = 128;
-constexpr std::int32_t kWords = kChunk / 32;
-constexpr std::int32_t kParts = kGreedyThreads / kChunk;
-constexpr unsigned kAllLanes = 0xffffffffu;
+struct UprightWalk {
+  using Shape = Box;
+  const Box* boxes;
+  Box* kept;
 
-__device__ __forceinline__ bool bit_of(const unsigned* words, std::int32_t i) {
-  return (words[i / 32] >> (i % 32) & 1u) != 0;
-}
+  __device__ __forceinline__ Box load(std::size_t place) const { return load_box(boxes, place); }
+  __device__ __forceinline__ Box upright(std::size_t place) const { return load_box(boxes, place); }
+  static __device__ __forceinline__ Box fetch(const Box* from, std::size_t i) {
+    return load_box(from, i);
+  }
+  static __device__ __forceinline__ void store(Box* to, std::size_t i, const Box& box) {
+    store_box(to, i, box);
+  }
+  static __device__ __forceinline__ bool is_usable(const Box&) { return true; }
+  static __device__ __forceinline__ bool suppresses(const Box& first, const Box& second,
+                                                    float threshold) {
+    return visionrt::suppresses(first, area_of(first), second, area_of(second), threshold);
+  }
+};
 
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kGreedyThreads)
     nms_greedy(NmsInputs inputs, NmsOptions options, SortedCandidates sorted, KeptList kept,
                NmsOutputs outputs) {
-  alignas(16) __shared__ Box boxes[kChunk];
-  __shared__ std::int32_t class_ids[kChunk];
-  __shared__ unsigned overlaps[kChunk][kWords];
-  __shared__ unsigned removed[kWords];
-  __shared__ unsigned survivors[kWords];
-  __shared__ std::int32_t kept_count;
-
-  const std::int32_t thread = threadIdx.x;
-  const std::int32_t lane = thread % 32;
-  const std::int32_t image = blockIdx.x;
-  const std::size_t sorted_start = static_cast<std::size_t>(image) * sorted.limit;
-  const std::size_t kept_start = static_cast<std::size_t>(image) * options.max_det;
-  const std::int32_t total = sorted.counts[image];
-  const float threshold = options.iou_threshold;
-  const bool any_class = !options.class_aware;
-  if (thread == 0) kept_count = 0;
-
-  for (std::int32_t start = 0; start < total; start += kChunk) {
-    const std::int32_t size = min(kChunk, total - start);
-    if (thread < size) {
-      store_box(boxes, thread, load_box(sorted.boxes, sorted_start + start + thread));
-      class_ids[thread] = sorted.class_ids[sorted_start + start + thread];
-    }
-    if (thread < kWords) {
-      // Places past the end count as removed.
-      const std::int32_t live = max(0, min(32, size - 32 * thread));
-      removed[thread] = live == 32 ? 0u : kAllLanes << live;
-    }
-    __syncthreads();
-    const std::int32_t already = kept_count;
-    if (already >= options.max_det) break;
-
-    // 1. A warp holds 32 candidates and one part of the kept boxes, so each read is a broadcast.
-    const std::int32_t candidate = thread % kChunk;
-    bool hit = false;
-    if (candidate < size) {
-      const Box own = load_box(boxes, candidate);
-      const float own_area = area_of(own);
-      for (std::int32_t k = thread / kChunk; k < already && !hit; k += kParts) {
-        const Box other = load_box(kept.boxes, kept_start + k);
-        hit = (any_class || kept.class_ids[kept_start + k] == class_ids[candidate]) &&
-              suppresses(other, area_of(other), own, own_area, threshold);
-      }
-    }
-    const unsigned hits = __ballot_sync(kAllLanes, hit);
-    if (lane == 0 && hits != 0) atomicOr(&removed[candidate / 32], hits);
-    __syncthreads();
-
-    // 2. Bit c of row r: r suppresses c, which comes after it. Rows already removed are never read.
-    for (std::int32_t row = thread / 32; row < size; row += kGreedyThreads / 32) {
-      if (bit_of(removed, row)) continue;
-      const Box own = load_box(boxes, row);
-      const float own_area = area_of(own);
-      for (std::int32_t word = row / 32; word < kWords; ++word) {
-        const std::int32_t column = 32 * word + lane;
-        bool overlap = false;
-        if (column > row && column < size && (any_class || class_ids[column] == class_ids[row])) {
-          const Box other = load_box(boxes, column);
-          overlap = suppresses(own, own_area, other, area_of(other), threshold);
-        }
-        const unsigned bits = __ballot_sync(kAllLanes, overlap);
-        if (lane == 0) overlaps[row][word] = bits;
-      }
-    }
-    __syncthreads();
-
-    // 3. The greedy walk: only survivors cost a step.
-    if (thread == 0) {
-      std::int32_t room = options.max_det - already;
-      for (std::int32_t word = 0; word < kWords; ++word) {
-        unsigned chosen = 0;
-        unsigned alive = ~removed[word];
-        while (alive != 0 && room > 0) {
-          const std::int32_t bit = __ffs(static_cast<int>(alive)) - 1;
-          chosen |= 1u << bit;
-          --room;
-          for (std::int32_t w = word; w < kWords; ++w) removed[w] |= overlaps[32 * word + bit][w];
-          alive &= ~(removed[word] | 1u << bit);
-        }
-        survivors[word] = chosen;
-      }
-      kept_count = options.max_det - room;
-    }
-    __syncthreads();
-
-    // 4. Place each survivor after those before it.
-    if (thread < size && bit_of(survivors, thread)) {
-      std::int32_t slot = already + __popc(survivors[thread / 32] & ((1u << lane) - 1u));
-      for (std::int32_t word = 0; word < thread / 32; ++word) slot += __popc(survivors[word]);
-      const std::size_t to = kept_start + slot;
-      const std::int32_t position = sorted.positions[sorted_start + start + thread];
-      const Box box = load_box(boxes, thread);
-      store_box(kept.boxes, to, box);
-      kept.class_ids[to] = class_ids[thread];
-      outputs.kept[to] = position;
-      if (outputs.detections != nullptr) {
-        const std::size_t from = static_cast<std::size_t>(image) * inputs.capacity + position;
-        outputs.detections[to] = {box.x1,           box.y1, box.x2, box.y2, inputs.scores[from],
-                                  class_ids[thread]};
-      }
-    }
-  }
-
-  __syncthreads();
-  const std::int32_t found = kept_count;
-  if (thread == 0) outputs.kept_counts[image] = found;
-  for (std::int32_t slot = found + thread; slot < options.max_det; slot += kGreedyThreads) {
-    outputs.kept[kept_start + slot] = -1;
-    if (outputs.detections != nullptr) outputs.detections[kept_start + slot] = {};
-  }
+  greedy_walk(UprightWalk{sorted.boxes, kept.boxes}, inputs, options, sorted, kept, outputs);
 }
 
 }  // namespace visionrt

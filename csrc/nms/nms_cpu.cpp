@@ -1,47 +1,19 @@
 // CPU back end of nms.h.
 //
-// A radix sort orders the candidates; each is then tested against the kept boxes of its own class,
-// which lie together in one segment, so the test is a straight SIMD loop that ends at the first
-// hit, and the walk ends at max_det.
+// Each candidate, in visiting order, is tested against the kept boxes of its own class, which lie
+// together in one segment, so the test is a straight SIMD loop that ends at the first hit, and the
+// walk ends at max_det.
 #include <algorithm>
-#include <array>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "compiler.h"
 #include "nms/nms.h"
+#include "nms/order.h"
 
 namespace visionrt {
 namespace {
-
-struct Entry {
-  std::uint32_t key;
-  std::uint32_t value;
-};
-
-// Least-significant-digit radix sort by key. Bytes that all keys share cost nothing.
-void stable_sort_by_key(std::vector<Entry>& entries, std::vector<Entry>& scratch) {
-  std::array<std::array<std::uint32_t, 256>, 4> histograms{};
-  for (const Entry& entry : entries) {
-    for (int byte = 0; byte < 4; ++byte) ++histograms[byte][(entry.key >> (8 * byte)) & 0xff];
-  }
-  scratch.resize(entries.size());
-  for (int byte = 0; byte < 4; ++byte) {
-    auto& histogram = histograms[byte];
-    if (std::find(histogram.begin(), histogram.end(), entries.size()) != histogram.end()) continue;
-    std::uint32_t start = 0;
-    for (std::uint32_t& count : histogram) {
-      const std::uint32_t size = count;
-      count = start;
-      start += size;
-    }
-    for (const Entry& entry : entries) {
-      scratch[histogram[(entry.key >> (8 * byte)) & 0xff]++] = entry;
-    }
-    entries.swap(scratch);
-  }
-}
 
 constexpr std::size_t kLanes = 16;
 
@@ -81,23 +53,6 @@ struct Segment {
   std::size_t begin = 0;
   std::size_t kept = 0;
 };
-
-// Eligible positions in visiting order.
-std::vector<Entry> visiting_order(const Box* boxes, const float* scores,
-                                  const std::int32_t* source_index, std::int32_t count,
-                                  std::vector<Entry>& scratch) {
-  std::vector<Entry> order;
-  order.reserve(static_cast<std::size_t>(count));
-  for (std::int32_t i = 0; i < count; ++i) {
-    if (!is_eligible(boxes[i], scores[i])) continue;
-    const auto tie = source_index == nullptr ? 0u : static_cast<std::uint32_t>(source_index[i]);
-    order.push_back({tie, static_cast<std::uint32_t>(i)});
-  }
-  if (source_index != nullptr) stable_sort_by_key(order, scratch);
-  for (Entry& entry : order) entry.key = descending_key(scores[entry.value]);
-  stable_sort_by_key(order, scratch);
-  return order;
-}
 
 // Gives each place in the visiting order its class's segment, sized for what it may keep.
 // Returns how many places the segments take together.

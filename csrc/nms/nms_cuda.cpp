@@ -1,9 +1,10 @@
-// Launches of nms_sort.cu and nms.cu.
+// Launches of nms_sort.cu, nms.cu and nms_rotated.cu.
 #include <algorithm>
 #include <stdexcept>
 #include <string>
 
 #include "nms/nms_kernels.h"
+#include "nms/nms_rotated.h"
 
 namespace visionrt {
 namespace {
@@ -32,10 +33,12 @@ struct Workspace {
   SortedTiles tiles;
   SortedCandidates sorted;
   KeptList kept;
+  RotatedBox* kept_rotated;
   std::size_t bytes;
 };
 
-Workspace carve(void* block, std::int32_t batch, std::int32_t capacity, const NmsOptions& options) {
+Workspace carve(void* block, std::int32_t batch, std::int32_t capacity, const NmsOptions& options,
+                bool rotated) {
   const std::int32_t limit = std::min(capacity, options.max_candidates);
   const std::size_t places = static_cast<std::size_t>(batch) * capacity;
   const std::size_t sorted_places = static_cast<std::size_t>(batch) * limit;
@@ -45,7 +48,11 @@ Workspace carve(void* block, std::int32_t batch, std::int32_t capacity, const Nm
   workspace.tiles.keys = carver.take<NmsKey>(places);
   workspace.tiles.positions = carver.take<std::int32_t>(places);
   workspace.sorted.boxes = carver.take<Box>(sorted_places);
-  workspace.kept.boxes = carver.take<Box>(kept_places);
+  if (rotated) {
+    workspace.kept_rotated = carver.take<RotatedBox>(kept_places);
+  } else {
+    workspace.kept.boxes = carver.take<Box>(kept_places);
+  }
   workspace.sorted.class_ids = carver.take<std::int32_t>(sorted_places);
   workspace.sorted.positions = carver.take<std::int32_t>(sorted_places);
   workspace.kept.class_ids = carver.take<std::int32_t>(kept_places);
@@ -70,12 +77,20 @@ std::size_t nms_cuda_workspace_bytes(std::int32_t batch, std::int32_t capacity,
                                      const NmsOptions& options) {
   check_nms_options(options);
   check_sizes(batch, capacity);
-  return carve(nullptr, batch, capacity, options).bytes;
+  return carve(nullptr, batch, capacity, options, false).bytes;
 }
 
-void nms_cuda(const NmsInputs& inputs, const NmsOptions& options, void* workspace,
-              std::size_t workspace_bytes, const NmsOutputs& outputs, cuda::StreamHandle stream) {
-  const std::size_t needed = nms_cuda_workspace_bytes(inputs.batch, inputs.capacity, options);
+std::size_t nms_rotated_cuda_workspace_bytes(std::int32_t batch, std::int32_t capacity,
+                                             const NmsOptions& options) {
+  check_nms_options(options);
+  check_sizes(batch, capacity);
+  return carve(nullptr, batch, capacity, options, true).bytes;
+}
+
+namespace {
+
+void check_memory(const NmsInputs& inputs, const void* workspace, std::size_t workspace_bytes,
+                  std::size_t needed) {
   if (workspace_bytes < needed) {
     throw std::invalid_argument("the NMS workspace must have " + std::to_string(needed) +
                                 " bytes or more, got " + std::to_string(workspace_bytes));
@@ -84,9 +99,10 @@ void nms_cuda(const NmsInputs& inputs, const NmsOptions& options, void* workspac
       reinterpret_cast<std::uintptr_t>(workspace) % kAlignment != 0) {
     throw std::invalid_argument("boxes must be aligned to 16 bytes and the workspace to 256");
   }
-  if (inputs.batch == 0) return;
-  const Workspace parts = carve(workspace, inputs.batch, inputs.capacity, options);
+}
 
+// Queues nms_sort and nms_place.
+void put_in_order(const NmsInputs& inputs, const Workspace& parts, cuda::StreamHandle stream) {
   const auto images = static_cast<unsigned>(inputs.batch);
   const auto tiles = static_cast<unsigned>(std::max(1, (inputs.capacity - 1) / kSortTile + 1));
   cuda::launch("nms_sort", {{tiles, images, 1}, {kSortThreads, 1, 1}, 0}, stream, inputs,
@@ -95,8 +111,35 @@ void nms_cuda(const NmsInputs& inputs, const NmsOptions& options, void* workspac
   const auto blocks = static_cast<unsigned>(inputs.capacity / kPlaceThreads + 1);
   cuda::launch("nms_place", {{blocks, images, 1}, {kPlaceThreads, 1, 1}, 0}, stream, inputs,
                parts.tiles, parts.sorted);
-  cuda::launch("nms_greedy", {{images, 1, 1}, {kGreedyThreads, 1, 1}, 0}, stream, inputs, options,
-               parts.sorted, parts.kept, outputs);
+}
+
+cuda::LaunchShape one_block_per_image(const NmsInputs& inputs) {
+  return {{static_cast<unsigned>(inputs.batch), 1, 1}, {kGreedyThreads, 1, 1}, 0};
+}
+
+}  // namespace
+
+void nms_cuda(const NmsInputs& inputs, const NmsOptions& options, void* workspace,
+              std::size_t workspace_bytes, const NmsOutputs& outputs, cuda::StreamHandle stream) {
+  check_memory(inputs, workspace, workspace_bytes,
+               nms_cuda_workspace_bytes(inputs.batch, inputs.capacity, options));
+  if (inputs.batch == 0) return;
+  const Workspace parts = carve(workspace, inputs.batch, inputs.capacity, options, false);
+  put_in_order(inputs, parts, stream);
+  cuda::launch("nms_greedy", one_block_per_image(inputs), stream, inputs, options, parts.sorted,
+               parts.kept, outputs);
+}
+
+void nms_rotated_cuda(const NmsInputs& inputs, const AngleView& angles, const NmsOptions& options,
+                      void* workspace, std::size_t workspace_bytes, const NmsOutputs& outputs,
+                      cuda::StreamHandle stream) {
+  check_memory(inputs, workspace, workspace_bytes,
+               nms_rotated_cuda_workspace_bytes(inputs.batch, inputs.capacity, options));
+  if (inputs.batch == 0) return;
+  const Workspace parts = carve(workspace, inputs.batch, inputs.capacity, options, true);
+  put_in_order(inputs, parts, stream);
+  cuda::launch("nms_rotated_greedy", one_block_per_image(inputs), stream, inputs, angles, options,
+               parts.sorted, parts.kept, parts.kept_rotated, outputs);
 }
 
 }  // namespace visionrt

@@ -24,6 +24,8 @@ _PUBLIC = {
     "Detections": "visionrt.results",
     "Segmentation": "visionrt.results",
     "Keypoints": "visionrt.results",
+    "Instances": "visionrt.results",
+    "RotatedDetections": "visionrt.results",
     "VisionrtError": "visionrt.errors",
 }
 
@@ -32,17 +34,27 @@ if TYPE_CHECKING:
     from visionrt.loading import load
     from visionrt.model import Model
     from visionrt.recipe import Recipe
-    from visionrt.results import Classification, Detections, Keypoints, Result, Segmentation
+    from visionrt.results import (
+        Classification,
+        Detections,
+        Instances,
+        Keypoints,
+        Result,
+        RotatedDetections,
+        Segmentation,
+    )
     from visionrt.spec import PreprocessSpec
 
 __all__ = [
     "Classification",
     "Detections",
+    "Instances",
     "Keypoints",
     "Model",
     "PreprocessSpec",
     "Recipe",
     "Result",
+    "RotatedDetections",
     "Segmentation",
     "VisionrtError",
     "__version__",

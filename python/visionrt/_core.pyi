@@ -22,6 +22,8 @@ __all__: list[str] = [
     "cuda_decode_yolox",
     "cuda_instance_masks",
     "cuda_nms",
+    "cuda_nms_rotated",
+    "cuda_nms_rotated_workspace_bytes",
     "cuda_nms_workspace_bytes",
     "decode_capacity",
     "decode_ssd",
@@ -36,6 +38,8 @@ __all__: list[str] = [
     "instance_masks",
     "nms",
     "nms_batched",
+    "nms_rotated",
+    "rotated_shared_areas",
     "wait_for_stream",
 ]
 
@@ -299,6 +303,45 @@ def cuda_nms(
     Does not block. Raises DriverError when the driver is missing or refuses.
     """
 
+def cuda_nms_rotated(
+    boxes: typing.SupportsInt | typing.SupportsIndex,
+    angles: typing.SupportsInt | typing.SupportsIndex,
+    image_stride: typing.SupportsInt | typing.SupportsIndex,
+    anchor_stride: typing.SupportsInt | typing.SupportsIndex,
+    classes: typing.SupportsInt | typing.SupportsIndex,
+    scores: typing.SupportsInt | typing.SupportsIndex,
+    class_ids: typing.SupportsInt | typing.SupportsIndex,
+    source_index: typing.SupportsInt | typing.SupportsIndex,
+    counts: typing.SupportsInt | typing.SupportsIndex,
+    batch: typing.SupportsInt | typing.SupportsIndex,
+    capacity: typing.SupportsInt | typing.SupportsIndex,
+    iou_threshold: typing.SupportsFloat | typing.SupportsIndex,
+    max_det: typing.SupportsInt | typing.SupportsIndex,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    workspace_bytes: typing.SupportsInt | typing.SupportsIndex,
+    kept: typing.SupportsInt | typing.SupportsIndex,
+    kept_counts: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    detections: typing.SupportsInt | typing.SupportsIndex = 0,
+    class_aware: bool = True,
+    max_candidates: typing.SupportsInt | typing.SupportsIndex = 2147483647,
+) -> None:
+    """
+    Queues nms_rotated of a batch on the stream; arguments as cuda_nms. The angle of a
+    candidate with source index s of image i is the float32 at angles + 4 * (i * image_stride
+    + s / classes * anchor_stride). detections are the upright boxes.
+    """
+
+def cuda_nms_rotated_workspace_bytes(
+    batch: typing.SupportsInt | typing.SupportsIndex,
+    capacity: typing.SupportsInt | typing.SupportsIndex,
+    max_det: typing.SupportsInt | typing.SupportsIndex,
+    max_candidates: typing.SupportsInt | typing.SupportsIndex = 2147483647,
+) -> int:
+    """
+    Bytes of 256-byte aligned device memory that cuda_nms_rotated needs for these sizes.
+    """
+
 def cuda_nms_workspace_bytes(
     batch: typing.SupportsInt | typing.SupportsIndex,
     capacity: typing.SupportsInt | typing.SupportsIndex,
@@ -467,6 +510,30 @@ def nms_batched(
     """
     NMS of a batch on the CPU: boxes float32 [batch, n, 4], of which counts[i] are read.
     Returns (int32 [batch, max_det] padded with -1, int32 [batch]). Releases the GIL.
+    """
+
+def nms_rotated(
+    boxes: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    angles: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    scores: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    class_ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32] | None,
+    iou_threshold: typing.SupportsFloat | typing.SupportsIndex,
+    max_det: typing.SupportsInt | typing.SupportsIndex,
+    max_candidates: typing.SupportsInt | typing.SupportsIndex = 2147483647,
+) -> numpy.typing.NDArray[numpy.int32]:
+    """
+    Exact greedy NMS of rotated boxes of one image on the CPU, by the IoU of polygons. boxes
+    float32 [n, 4] xyxy before they are turned about their centres by angles float32 [n], in
+    radians; otherwise as nms. Releases the GIL.
+    """
+
+def rotated_shared_areas(
+    a: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    b: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Areas that pairs of rotated boxes share, float32 [n]; boxes float32 [n, 5], xyxy and an
+    angle as in nms_rotated.
     """
 
 def wait_for_stream(

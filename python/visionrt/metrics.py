@@ -10,20 +10,30 @@ classify    ``top1``            share of images with the same best class
 detect      ``box_f1``          F1 of the boxes, matched at IoU 0.5 within a class
 segment     ``pixel``           share of pixels of the same class
 keypoints   ``keypoint_f1``     F1 of the seen keypoints, matched within 5 % of the image's side
+instances   ``box_f1``          as detect; ``mean_mask_iou`` of the matches beside it
+obb         ``box_f1``          as detect, of the upright boxes; ``mean_rotated_iou`` beside it
 ==========  ==================  ==============================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visionrt import _core
 from visionrt.errors import UsageError
-from visionrt.results import Classification, Detections, Keypoints, Result, Segmentation
+from visionrt.results import (
+    Classification,
+    Detections,
+    Keypoints,
+    Result,
+    RotatedDetections,
+    Segmentation,
+)
 
 BOX_IOU = 0.5
 KEYPOINT_RADIUS = 0.05
@@ -76,6 +86,8 @@ def accumulator_for(task: str) -> Accumulator:
         "detect": BoxAgreement,
         "segment": PixelAgreement,
         "keypoints": KeypointAgreement,
+        "instances": MaskAgreement,
+        "obb": RotatedAgreement,
     }
     if task not in classes:
         raise UsageError(f"a task: {' | '.join(classes)}", got=task, fix="Name one of them.")
@@ -165,6 +177,54 @@ class BoxAgreement:
                 "boxes_matched": matched,
             },
         )
+
+
+class MaskAgreement(BoxAgreement):
+    """:class:`BoxAgreement` of instances, and how well the masks of matched boxes agree."""
+
+    _detail = "mean_mask_iou"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shapes: list[float] = []
+
+    def update(self, reference: Detections, candidate: Detections) -> None:
+        """Take the two results of one image."""
+        super().update(reference, candidate)
+        for c, r, _ in match_boxes(reference, candidate):
+            self._shapes.append(self._overlap(reference[r], candidate[c]))
+
+    def agreement(self) -> Agreement:
+        """Details as of the boxes, and the mean overlap of the matches."""
+        found = super().agreement()
+        mean = _mean(sum(self._shapes), len(self._shapes))
+        return replace(found, details={**found.details, self._detail: mean})
+
+    @staticmethod
+    def _overlap(reference: Detections, candidate: Detections) -> float:
+        a, b = reference.mask, candidate.mask
+        if a is None or b is None:
+            return 0.0
+        return _share(float((a & b).sum()), float((a | b).sum()))
+
+
+class RotatedAgreement(MaskAgreement):
+    """:class:`BoxAgreement` of rotated boxes, and the IoU of the polygons of matched boxes."""
+
+    _detail = "mean_rotated_iou"
+
+    @staticmethod
+    def _overlap(reference: Detections, candidate: Detections) -> float:
+        pair = [_upright_and_angle(found) for found in (reference, candidate)]
+        shared = float(_core.rotated_shared_areas(*pair)[0])
+        areas = [float(np.prod(box[0, 2:4] - box[0, :2])) for box in pair]
+        return _share(shared, sum(areas) - shared)
+
+
+def _upright_and_angle(found: Detections) -> NDArray[np.float32]:
+    assert isinstance(found, RotatedDetections)
+    centre, half = found.xywhr[:, :2], found.xywhr[:, 2:4] / 2
+    return np.concatenate([centre - half, centre + half, found.xywhr[:, 4:]], axis=1)
 
 
 class PixelAgreement:

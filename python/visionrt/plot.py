@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from visionrt.plot_canvas import Canvas, class_color
-from visionrt.results import Detections, Keypoints, Segmentation
+from visionrt.results import Detections, Keypoints, RotatedDetections, Segmentation
 
 Picture = NDArray[np.uint8]
 
@@ -42,6 +42,24 @@ def draw_boxes(canvas: Picture, found: Detections) -> Picture:
     return out.to_array()
 
 
+def draw_rotated(canvas: Picture, found: RotatedDetections) -> Picture:
+    """Outlines of rotated boxes with name and confidence; the surest on top."""
+    out = Canvas(canvas)
+    overlay = Image.new("RGBA", (out.width * _SMOOTHING, out.height * _SMOOTHING))
+    pen = ImageDraw.Draw(overlay)
+    rows = list(zip(found, found.xyxyxyxy.tolist(), strict=True))
+    for row, corners in reversed(rows):
+        ring = [(x * _SMOOTHING, y * _SMOOTHING) for x, y in (*corners, *corners[:2])]
+        color = class_color(row.class_id)
+        for width, fill in ((2, (20, 20, 20, 110)), (1, (*color, 255))):
+            pen.line(ring, fill=fill, width=(out.line + width - 1) * _SMOOTHING, joint="curve")
+    out.paste(overlay.resize((out.width, out.height), Image.Resampling.BOX))
+    for row, _ in rows:
+        text = f"{short_name(row.name)} {row.confidence:.2f}"
+        out.label(_rect(row.xyxy), text, class_color(row.class_id))
+    return out.to_array()
+
+
 def draw_segments(canvas: Picture, found: Segmentation) -> Picture:
     """A translucent colour and an outline per class, and a legend with shares.
 
@@ -60,8 +78,14 @@ def draw_segments(canvas: Picture, found: Segmentation) -> Picture:
 
 
 def draw_poses(canvas: Picture, found: Keypoints) -> Picture:
-    """Keypoints at or above ``found.threshold`` and the lines between them, by side of the body."""
+    """Keypoints at or above ``found.threshold`` and the lines between them, by side of the body.
+
+    Objects' boxes too, where the model gives them.
+    """
     out = Canvas(canvas)
+    if found.xyxy is not None and found.class_id is not None:
+        for box, class_id in zip(found.xyxy, found.class_id.tolist(), strict=True):
+            out.box(_rect(box), class_color(class_id))
     overlay = Image.new("RGBA", (out.width * _SMOOTHING, out.height * _SMOOTHING))
     pen = ImageDraw.Draw(overlay)
     line = out.line * _SMOOTHING

@@ -15,7 +15,9 @@ HEADS_BY_TASK: dict[str, tuple[str, ...]] = {
     "classify": ("classifier",),
     "detect": ("ssd", "yolo", "yolox", "end2end", "detr", "boxes_scores", "nms_inside"),
     "segment": ("logits",),
-    "keypoints": ("keypoints",),
+    "keypoints": ("keypoints", "yolo_pose", "simcc", "heatmaps"),
+    "instances": ("proto_mask", "mask_rcnn"),
+    "obb": ("obb",),
 }
 TASKS = tuple(HEADS_BY_TASK)
 HEADS = tuple(head for heads in HEADS_BY_TASK.values() for head in heads)
@@ -26,7 +28,7 @@ class Recipe:
     """Task, head, labels, preprocess spec and thresholds of a model.
 
     Attributes:
-        task: ``classify``, ``detect``, ``segment`` or ``keypoints``.
+        task: ``classify``, ``detect``, ``segment``, ``keypoints``, ``instances`` or ``obb``.
         head: layout of the raw outputs; see ``visionrt.heads``.
         preprocess: how an image becomes the input tensor.
         labels: class names by class id; may be empty.

@@ -68,6 +68,7 @@ class Session:
 def engine_spec(session: Session, *, batches: tuple[int, int] = (1, 8)) -> Any:
     """What an engine of this graph looks like; a symbolic batch takes ``batches``."""
     kinds = {"tensor(float)": "FLOAT", "tensor(uint8)": "UINT8", "tensor(float16)": "HALF"}
+    kinds["tensor(int64)"] = "INT64"
     tensors, profile = [], {}
     inputs = session.session.get_inputs()
     for role, values in (("INPUT", inputs), ("OUTPUT", session.session.get_outputs())):

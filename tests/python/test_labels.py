@@ -18,12 +18,24 @@ from visionrt.labels import read_labels
         ("coco", 80, 0, "person"),
         ("coco80", 80, 79, "toothbrush"),
         ("coco91", 91, 1, "person"),
+        ("imagenet1001", 1001, 1, "tench, Tinca tinca"),
+        ("voc", 20, 19, "tvmonitor"),
+        ("voc21", 21, 0, "background"),
+        ("voc21", 21, 15, "person"),
+        ("ade20k", 150, 149, "flag"),
+        ("ade20k", 150, 76, "boat"),
+        ("cityscapes", 19, 10, "sky"),
+        ("dota", 15, 9, "large vehicle"),
+        ("coco17_keypoints", 17, 16, "right ankle"),
     ],
 )
 def test_built_in_sets(name: str, count: int, class_id: int, label: str) -> None:
     labels = read_labels(name)
     assert len(labels) == count
     assert labels[class_id] == label
+    assert all(labels)
+    # ImageNet has two cranes and two maillots; COCO's sparse ids have unnamed ones.
+    assert len(set(labels)) == count or name.startswith(("imagenet", "coco91"))
 
 
 def test_file(tmp_path: Path) -> None:

@@ -23,6 +23,12 @@ _CLASSES = {
     "nms_inside": ("nms_inside", "NmsInsideHead"),
     "logits": ("logits", "LogitsHead"),
     "keypoints": ("keypoints", "KeypointsHead"),
+    "yolo_pose": ("yolo_pose", "YoloPoseHead"),
+    "simcc": ("simcc", "SimccHead"),
+    "heatmaps": ("heatmaps", "HeatmapsHead"),
+    "proto_mask": ("proto_mask", "ProtoMaskHead"),
+    "mask_rcnn": ("mask_rcnn", "MaskRcnnHead"),
+    "obb": ("obb", "ObbHead"),
 }
 assert set(_CLASSES) == set(HEADS)
 

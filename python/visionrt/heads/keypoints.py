@@ -42,28 +42,70 @@ _LIMBS = "0-1 0-2 1-3 2-4 5-6 5-7 7-9 6-8 8-10 5-11 6-12 11-12 11-13 13-15 12-14
 COCO_SKELETON = tuple((int(a), int(b)) for a, b in (limb.split("-") for limb in _LIMBS.split()))
 
 
+def points_named(
+    recipe: Recipe, count: int | str | None, names: Sequence[str] = ()
+) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """Names and skeleton of ``count`` keypoints by the head options ``names`` and ``skeleton``.
+
+    Args:
+        recipe: with the options; without them, COCO's stand for 17 keypoints.
+        count: None where it is not known.
+        names: to take where the option is missing.
+
+    Raises:
+        UsageError: ill-typed, or an index that is negative.
+    """
+    options, is_coco = recipe.head_options, count == len(COCO_NAMES)
+    found = options.get("names", names or (COCO_NAMES if is_coco else ()))
+    if not all(isinstance(name, str) for name in found):
+        raise bad_option(recipe, "names", "a list of strings", found)
+    skeleton = options.get("skeleton", COCO_SKELETON if is_coco else ())
+    try:
+        pairs = tuple((int(a), int(b)) for a, b in skeleton)
+    except (TypeError, ValueError) as error:
+        raise bad_option(recipe, "skeleton", "pairs of indices", skeleton) from error
+    if any(min(pair) < 0 for pair in pairs):
+        raise bad_option(recipe, "skeleton", "indices from 0 on", skeleton)
+    return tuple(found), pairs
+
+
+def one_pose(
+    points: NDArray[np.float32],
+    frame: Frame,
+    options: PredictOptions,
+    names: tuple[str, ...],
+    skeleton: tuple[tuple[int, int], ...],
+) -> Keypoints:
+    """The result of a model that looks at one person: [K, 3] in tensor pixels, kept if one is seen.
+
+    Raises:
+        ModelError: the skeleton names a keypoint that there is not.
+    """
+    if any(max(pair) >= len(points) for pair in skeleton):
+        raise bad_shape("keypoints", "the skeleton's keypoints", points.shape)
+    poses = points[None][: int((points[:, 2] >= options.confidence).any())].copy()
+    poses[..., :2] = points_to_image(frame.geometry, poses[..., :2])
+    return Keypoints(
+        image_hw=frame.image_hw,
+        names=names,
+        keypoints=poses,
+        skeleton=skeleton,
+        threshold=options.confidence,
+    )
+
+
 class KeypointsHead:
     """See the module."""
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
-        options = check_options(recipe, ("output", "form", "skeleton", "names"))
+        check_options(recipe, ("output", "form", "skeleton", "names"))
         choice(recipe, "form", ("movenet",), "movenet")
         info = output_named(recipe, outputs)
         self._output = info.name
         self._tensor_hw = recipe.preprocess.size
-        is_coco = len(info.shape) == 4 and info.shape[2] == len(COCO_NAMES)
-        names = options.get("names", recipe.labels or (COCO_NAMES if is_coco else ()))
-        if not all(isinstance(name, str) for name in names):
-            raise bad_option(recipe, "names", "a list of strings", names)
-        self._names = tuple(names)
-        skeleton = options.get("skeleton", COCO_SKELETON if is_coco else ())
-        try:
-            self._skeleton = tuple((int(a), int(b)) for a, b in skeleton)
-        except (TypeError, ValueError) as error:
-            raise bad_option(recipe, "skeleton", "pairs of indices", skeleton) from error
+        points = info.shape[2] if len(info.shape) == 4 else None
+        self._names, self._skeleton = points_named(recipe, points, recipe.labels)
         self._top = max((max(pair) for pair in self._skeleton), default=0)
-        if any(min(pair) < 0 for pair in self._skeleton):
-            raise bad_option(recipe, "skeleton", "indices from 0 on", skeleton)
 
     def decode(
         self,

@@ -27,7 +27,14 @@ from visionrt.options import options_for
 from visionrt.pipeline import image_input
 from visionrt.preprocess import Preprocessor
 from visionrt.recipe import Recipe
-from visionrt.results import Classification, Detections, Keypoints, Segmentation
+from visionrt.results import (
+    Classification,
+    Detections,
+    Instances,
+    Keypoints,
+    RotatedDetections,
+    Segmentation,
+)
 from visionrt.spec import PreprocessSpec
 
 ZOOM = 0.75
@@ -48,7 +55,12 @@ class AnswerReader:
         info = image_input(recipe, backend.inputs)
         self._input = info.name
         self._batch = info.shape[0] if isinstance(info.shape[0], int) else 1
-        least = {"detect": _LEAST_SCORE, "keypoints": 0.0}.get(recipe.task)
+        least = {
+            "detect": _LEAST_SCORE,
+            "instances": _LEAST_SCORE,
+            "obb": _LEAST_SCORE,
+            "keypoints": 0.0,
+        }.get(recipe.task)
         self._options = options_for(recipe, confidence=least, top_k=_MOST_CLASSES)
         self._preprocessors: dict[PreprocessSpec, Preprocessor] = {}
 
@@ -82,6 +94,8 @@ class AnswerReader:
             Detections: _of_boxes,
             Segmentation: _of_mask,
             Keypoints: _of_keypoints,
+            Instances: _of_boxes,
+            RotatedDetections: _of_boxes,
         }
         vector = makers[type(result)](result, margin)
         norm = float(np.linalg.norm(vector))

@@ -157,6 +157,8 @@ def _table_for(task: str) -> ResultDiff:
         "detect": BoxDiff,
         "segment": PixelDiff,
         "keypoints": KeypointDiff,
+        "instances": BoxDiff,
+        "obb": BoxDiff,
     }
     table: ResultDiff = made[task]()
     return table

@@ -1,0 +1,95 @@
+"""Models whose answer is known: recognised, built for RTX, decoded by the twin and the GPU path."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dense_models import CASES, SIZE, Case, model_of
+from onnx import ModelProto
+
+from trtconvert.cli.main import main
+from trtconvert.graph import tensor_info
+from trtconvert.head_rules import Outputs, last_operators
+from trtconvert.instance_rules import instance_rules
+from visionrt.engine_file import EngineFile
+
+EMULATION = Path(__file__).parents[1] / "emulation"
+sys.path[:0] = [str(EMULATION), str(EMULATION / "fake_cuda"), str(EMULATION.parent / "python")]
+
+IMAGE = np.full((SIZE, SIZE, 3), 90, np.uint8)
+
+
+def guessed(model: ModelProto) -> Any:
+    infos = tuple(tensor_info(value) for value in model.graph.output)
+    return instance_rules(Outputs(infos, (SIZE, SIZE), last_operators(model.graph)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_recognised(name: str) -> None:
+    case = CASES[name]
+    found = guessed(model_of(case))
+    assert (found.task, found.head) == (case.task, case.head)
+    assert {key: found.options.get(key) for key in case.options} == dict(case.options)
+    assert found.reason
+    is_shared = bool(found.ambiguous_with) or "x" in found.why
+    assert found.confidence == 0.6 if is_shared else found.confidence >= 0.9
+
+
+def check(result: Any, case: Case) -> None:
+    for field, wanted in case.answer.items():
+        got = getattr(result, field)
+        assert got.shape == np.shape(wanted), field
+        # The constants are binary fractions; a softmax and the angle of pi / 2 are rounded.
+        tolerance = 2e-6 if field in ("confidence", "xywhr", "xyxy") else 0
+        np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance, err_msg=field)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_built_and_decoded(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    from fake_gpu import FakeGpu, UnavailableError, fake_driver, pycuda_site
+
+    import visionrt
+    from emulation import build
+    from visionrt import _core
+
+    case = CASES[name]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_of(case).SerializeToString())
+    engine = tmp_path / "model.engine"
+    arguments = [str(path), "-o", str(engine), "--preprocess", "none", "--precision", "fp32"]
+    arguments += ["--task", case.task, "--head", case.head, "--target", "rtx:sm86"]
+    arguments += ["--head-options", json.dumps(dict(case.options)), "--target", "cpu"]
+    with pytest.raises(SystemExit) as done:
+        main(["build", *arguments])
+    assert done.value.code == 0
+    with EngineFile(engine) as file:
+        assert [plan.target for plan in file.manifest.plans] == ["rtx:sm86"]
+    with visionrt.load(engine, device="cpu") as model:
+        check(model(IMAGE), case)
+    if build.compiler() is None or not _core.has_kernels():
+        pytest.skip("the emulated kernels cannot run here")
+    try:
+        gpu = FakeGpu(fake_driver(), pycuda_site())
+    except UnavailableError as error:
+        pytest.skip(f"the fake GPU cannot be built: {error}")
+    gpu.run(on_the_gpu, name, str(engine), kernels=build.kernel_library(), fast=True)
+
+
+def on_the_gpu(name: str, engine: str) -> None:
+    from gpu_models import assert_same, both
+
+    case = CASES[name]
+    with EngineFile(Path(engine)) as file:
+        recipe, model = file.manifest.recipe, bytes(file.read("model.onnx"))
+    with both(model, recipe) as (gpu, cpu):
+        for image in (IMAGE, IMAGE, IMAGE[:40], IMAGE[:, :30].copy()):
+            got = gpu(image)
+            assert_same(got, cpu(image))
+            if image.shape == IMAGE.shape:
+                check(got, case)
