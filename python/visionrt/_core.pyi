@@ -17,6 +17,8 @@ __all__: list[str] = [
     "Graph",
     "GraphRecording",
     "PreprocessPlan",
+    "cpu_level",
+    "cpu_levels",
     "cuda_decode_ssd",
     "cuda_decode_yolo",
     "cuda_decode_yolox",
@@ -36,6 +38,7 @@ __all__: list[str] = [
     "instance_masks",
     "nms",
     "nms_batched",
+    "use_cpu_level",
     "wait_for_stream",
 ]
 
@@ -167,6 +170,16 @@ class Graph:
         Takes over the addresses, sizes and arguments of a recording of the same sequence of
         work, for later launches. Returns '', or why it cannot, when nothing changed.
         """
+
+def cpu_level() -> str:
+    """
+    The level in use: the best, or the environment variable VISIONRT_CPU_LEVEL where it names one of cpu_levels().
+    """
+
+def cpu_levels() -> list[str]:
+    """
+    Instruction-set levels that this build has and this processor runs, slowest first.
+    """
 
 def cuda_decode_ssd(
     box_codes: typing.SupportsInt | typing.SupportsIndex,
@@ -467,6 +480,11 @@ def nms_batched(
     """
     NMS of a batch on the CPU: boxes float32 [batch, n, 4], of which counts[i] are read.
     Returns (int32 [batch, max_det] padded with -1, int32 [batch]). Releases the GIL.
+    """
+
+def use_cpu_level(name: str) -> None:
+    """
+    Changes the level of the whole process. Raises ValueError when it is not there.
     """
 
 def wait_for_stream(
