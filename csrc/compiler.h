@@ -7,7 +7,8 @@
 #ifdef __CUDACC__
 #define VISIONRT_HD __host__ __device__ __forceinline__
 #else
-#define VISIONRT_HD inline
+// Always inlined: a copy left to the linker could be one that was compiled for a newer processor.
+#define VISIONRT_HD [[gnu::always_inline]] inline
 #endif
 
 // Compiles a plain loop for several instruction sets; the loader (glibc's indirect functions) picks

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "cpu/level.h"
 #include "preprocess/preprocess.h"
 
 namespace py = pybind11;
@@ -152,6 +153,20 @@ class PreprocessPlan {
 }  // namespace
 
 void bind_preprocess(py::module_& m) {
+  m.def(
+      "cpu_levels",
+      [] {
+        std::vector<std::string> names;
+        for (const cpu::Level level : cpu::levels()) names.emplace_back(cpu::name_of(level));
+        return names;
+      },
+      "Instruction-set levels that this build has and this processor runs, slowest first.");
+  m.def(
+      "cpu_level", [] { return std::string(cpu::name_of(cpu::level())); },
+      "The level in use: the best, or the environment variable VISIONRT_CPU_LEVEL where it names "
+      "one of cpu_levels().");
+  m.def("use_cpu_level", &cpu::use_level, py::arg("name"),
+        "Changes the level of the whole process. Raises ValueError when it is not there.");
   py::class_<Geometry>(m, "Geometry",
                        "Where an image lands in the tensor. In continuous coordinates, where pixel "
                        "i covers [i, i + 1): image_x = (tensor_x - offset_x) * scale_x, and "

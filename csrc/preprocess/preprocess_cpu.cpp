@@ -26,25 +26,23 @@ void fill_rows(const Spec& spec, const RowStore& store, const ImageView& image,
   const auto resizer = spec.interpolation == Interpolation::kCv2
                            ? make_cv2_resizer(spec, image, geometry, columns)
                            : make_pil_resizer(spec, image, geometry, columns);
-  const auto width = static_cast<std::size_t>(spec.fit.width);
-  const std::vector<std::uint8_t> border(width, spec.pad_value);
-  // The resizer overwrites the inner columns of each row; the border left and right stays.
-  std::vector<std::uint8_t> row(width * static_cast<std::size_t>(spec.channels()), spec.pad_value);
-  const std::uint8_t* border_planes[3];
-  const std::uint8_t* row_planes[3];
-  std::uint8_t* inner_planes[3];
-  for (std::size_t c = 0; c < static_cast<std::size_t>(spec.channels()); ++c) {
-    border_planes[c] = border.data();
-    row_planes[c] = row.data() + c * width;
-    inner_planes[c] = row.data() + c * width + std::max(0, geometry.offset_x);
-  }
+  const int width = spec.fit.width, left = std::max(0, geometry.offset_x);
+  const int right = left + columns.count();
+  std::vector<std::uint32_t> pixels(padded_pixels(columns.count()));
+  const bool has_border = columns.count() < width || geometry.resized_h < spec.fit.height;
+  const std::vector<std::uint32_t> border(has_border ? static_cast<std::size_t>(width) : 0,
+                                          spec.pad_value * 0x010101u);
   for (int y = begin; y < end; ++y) {
     const int resized_y = y - geometry.offset_y;
     if (resized_y < 0 || resized_y >= geometry.resized_h) {
-      store.write(border_planes, index, y, out);
-    } else {
-      resizer->row(resized_y, inner_planes);
-      store.write(row_planes, index, y, out);
+      store.write(border.data(), width, image.color, {index, y, 0}, out);
+      continue;
+    }
+    resizer->row(resized_y, pixels.data());
+    if (left > 0) store.write(border.data(), left, image.color, {index, y, 0}, out);
+    store.write(pixels.data(), columns.count(), image.color, {index, y, left}, out);
+    if (right < width) {
+      store.write(border.data(), width - right, image.color, {index, y, right}, out);
     }
   }
 }

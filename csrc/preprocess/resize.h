@@ -20,9 +20,9 @@ Columns visible_columns(const Spec& spec, const Geometry& geometry);
 class RowResizer {
  public:
   virtual ~RowResizer() = default;
-  // Writes the visible columns of row `y` of the resized image: spec.channels() planes of
-  // columns.count() bytes, in the tensor's channel order.
-  virtual void row(int y, std::uint8_t* const planes[]) = 0;
+  // Writes the visible columns of row `y` of the resized image, in the source's channel order; see
+  // row_kernels.h. There is room for padded_pixels(columns.count()).
+  virtual void row(int y, std::uint32_t* pixels) = 0;
 };
 
 std::unique_ptr<RowResizer> make_cv2_resizer(const Spec& spec, const ImageView& image,

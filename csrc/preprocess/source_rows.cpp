@@ -9,7 +9,8 @@ template <int kBlue>
 inline void luma_of(const std::uint8_t* __restrict pixels, int count,
                     std::uint8_t* __restrict out) {
   for (int x = 0; x < count; ++x, pixels += 3) {
-    out[x] = static_cast<std::uint8_t>(luma(pixels[kBlue], pixels[1], pixels[2 - kBlue]));
+    out[3 * static_cast<std::ptrdiff_t>(x)] =
+        static_cast<std::uint8_t>(luma(pixels[kBlue], pixels[1], pixels[2 - kBlue]));
   }
 }
 

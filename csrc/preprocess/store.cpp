@@ -1,68 +1,40 @@
 #include "preprocess/store.h"
 
-#include "compiler.h"
 #include "preprocess/sampling.h"
 
 namespace visionrt::preprocess {
-namespace {
 
-// `step` elements lie from one pixel to the next in the tensor: 1 in planes, 3 interleaved.
-template <class T, class Element>
-inline void write_plane(const std::uint8_t* __restrict plane, int width, int step,
-                        T* __restrict out, Element element) {
-  if (step == 1) {
-    for (int x = 0; x < width; ++x) out[x] = element(plane[x]);
-  } else {
-    for (int x = 0; x < width; ++x) out[3 * static_cast<std::ptrdiff_t>(x)] = element(plane[x]);
-  }
-}
-
-VISIONRT_VECTOR_CLONES void write_floats(const std::uint8_t* plane, int width, int step, float mean,
-                                         float inv_std, float* out) {
-  write_plane(plane, width, step, out, [=](std::uint8_t v) { return normalise(v, mean, inv_std); });
-}
-
-}  // namespace
-
-RowStore::RowStore(const Spec& spec) : spec_(spec), halves_{} {
-  if (spec.dtype != DType::kFloat16) return;
-  for (std::size_t c = 0; c < halves_.size(); ++c) {
+RowStore::RowStore(const Spec& spec) : spec_(spec), kernels_(row_kernels()) {
+  if (spec.dtype != DType::kFloat16 || &kernels_ != &kScalarRows) return;
+  for (int c = 0; c < 3; ++c) {
     for (int v = 0; v < 256; ++v) {
-      halves_[c][static_cast<std::size_t>(v)] =
-          half_from_float(normalise(v, spec.mean[c], spec.inv_std[c]));
+      halves_.push_back(half_from_float(normalise(v, spec.mean[c], spec.inv_std[c])));
     }
   }
 }
 
-void RowStore::write(const std::uint8_t* const planes[], std::size_t image, int y,
+void RowStore::write(const std::uint32_t* pixels, int count, Color source, const TensorPlace& place,
                      void* out) const {
-  const int channels = spec_.channels(), width = spec_.fit.width;
-  const std::size_t row = static_cast<std::size_t>(y) * static_cast<std::size_t>(width);
-  const std::size_t plane_elements = spec_.image_elements() / static_cast<std::size_t>(channels);
-  const bool interleaved = spec_.layout == Layout::kNhwc;
-  const int step = interleaved ? channels : 1;
-  for (int c = 0; c < channels; ++c) {
-    const auto channel = static_cast<std::size_t>(c);
-    const std::size_t start = image * spec_.image_elements() +
-                              (interleaved ? row * static_cast<std::size_t>(channels) + channel
-                                           : channel * plane_elements + row);
-    switch (spec_.dtype) {
-      case DType::kFloat32:
-        write_floats(planes[c], width, step, spec_.mean[c], spec_.inv_std[c],
-                     static_cast<float*>(out) + start);
-        break;
-      case DType::kFloat16: {
-        const std::uint16_t* table = halves_[channel].data();
-        write_plane(planes[c], width, step, static_cast<std::uint16_t*>(out) + start,
-                    [=](std::uint8_t v) { return table[v]; });
-        break;
-      }
-      case DType::kUint8:
-        write_plane(planes[c], width, step, static_cast<std::uint8_t*>(out) + start,
-                    [](std::uint8_t v) { return v; });
-        break;
-    }
+  const bool is_gray = spec_.color == Color::kGray;
+  const auto channels = static_cast<std::size_t>(spec_.channels());
+  const std::size_t plane_elements = spec_.image_elements() / channels;
+  const std::size_t pixel =
+      static_cast<std::size_t>(place.y) * static_cast<std::size_t>(spec_.fit.width) +
+      static_cast<std::size_t>(place.x);
+  const StoreRow row{spec_.dtype,
+                     spec_.layout == Layout::kNhwc,
+                     !is_gray && source != spec_.color,
+                     spec_.channels(),
+                     spec_.mean,
+                     spec_.inv_std,
+                     halves_.data()};
+  void* to[3] = {};
+  for (std::size_t c = 0; c < channels; ++c) {
+    const std::size_t element = place.image * spec_.image_elements() +
+                                (row.interleaved ? channels * pixel : c * plane_elements + pixel);
+    to[c] = static_cast<std::uint8_t*>(out) + element * spec_.element_bytes();
   }
+  kernels_.store(pixels, count, row, to);
 }
 
 }  // namespace visionrt::preprocess

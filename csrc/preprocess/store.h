@@ -1,25 +1,32 @@
-// From rows of bytes to rows of the tensor: normalisation, element type and layout.
+// From rows of pixels to rows of the tensor: normalisation, element type and layout.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <vector>
 
 #include "preprocess/preprocess.h"
+#include "preprocess/row_kernels.h"
 
 namespace visionrt::preprocess {
+
+// Where a run of pixels goes.
+struct TensorPlace {
+  std::size_t image;
+  int y, x;
+};
 
 class RowStore {
  public:
   explicit RowStore(const Spec& spec);
 
-  // Writes row `y` of image `image` of the tensor `out` from spec.channels() planes of
-  // spec.fit.width bytes.
-  void write(const std::uint8_t* const planes[], std::size_t image, int y, void* out) const;
+  // Writes `count` pixels of an image with channels in the order `source` into the tensor `out`.
+  void write(const std::uint32_t* pixels, int count, Color source, const TensorPlace& place,
+             void* out) const;
 
  private:
   Spec spec_;
-  // float16 has no vector conversion in the baseline instruction set: look all 256 values up.
-  std::array<std::array<std::uint16_t, 256>, 3> halves_;
+  const RowKernels& kernels_;
+  std::vector<std::uint16_t> halves_;
 };
 
 }  // namespace visionrt::preprocess

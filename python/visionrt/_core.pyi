@@ -17,6 +17,8 @@ __all__: list[str] = [
     "Graph",
     "GraphRecording",
     "PreprocessPlan",
+    "cpu_level",
+    "cpu_levels",
     "cuda_decode_ssd",
     "cuda_decode_yolo",
     "cuda_decode_yolox",
@@ -40,6 +42,7 @@ __all__: list[str] = [
     "nms_batched",
     "nms_rotated",
     "rotated_shared_areas",
+    "use_cpu_level",
     "wait_for_stream",
 ]
 
@@ -171,6 +174,16 @@ class Graph:
         Takes over the addresses, sizes and arguments of a recording of the same sequence of
         work, for later launches. Returns '', or why it cannot, when nothing changed.
         """
+
+def cpu_level() -> str:
+    """
+    The level in use: the best, or the environment variable VISIONRT_CPU_LEVEL where it names one of cpu_levels().
+    """
+
+def cpu_levels() -> list[str]:
+    """
+    Instruction-set levels that this build has and this processor runs, slowest first.
+    """
 
 def cuda_decode_ssd(
     box_codes: typing.SupportsInt | typing.SupportsIndex,
@@ -534,6 +547,11 @@ def rotated_shared_areas(
     """
     Areas that pairs of rotated boxes share, float32 [n]; boxes float32 [n, 5], xyxy and an
     angle as in nms_rotated.
+    """
+
+def use_cpu_level(name: str) -> None:
+    """
+    Changes the level of the whole process. Raises ValueError when it is not there.
     """
 
 def wait_for_stream(

@@ -104,10 +104,13 @@ class GraphCache:
         """The oldest graph, changed in place, when the cache is full; else a new one."""
         with cuda_errors("make a CUDA graph"):
             if len(self._graphs) >= self._limit:
-                _, oldest = self._graphs.popitem(last=False)
-                if not oldest.update(recording):
+                oldest_key, oldest = next(iter(self._graphs.items()))
+                refused = oldest.update(recording)
+                del self._graphs[oldest_key]
+                if not refused:
                     self.updated += 1
                     return oldest
                 oldest.close()
+            graph = _core.Graph(recording)
             self.made += 1
-            return _core.Graph(recording)
+            return graph

@@ -152,7 +152,7 @@ class PlanCache:
             except OSError as error:
                 raise _unusable(f"to lock {path}", error) from error
             # Removed while it is held, and closed, which unlocks it, after.
-            stack.callback(path.unlink, missing_ok=True)
+            stack.callback(_remove_lock, path)
             yield
 
     def _make_folder(self) -> None:
@@ -164,7 +164,8 @@ class PlanCache:
     def _remove_oldest(self, *, but: Path) -> None:
         found = []
         for path in self.folder.glob(f"*{_SUFFIX}"):
-            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            # Another process was quicker, or owns it: a folder above its limit still serves.
+            with contextlib.suppress(OSError):
                 status = path.stat()
                 found.append((status.st_mtime_ns, status.st_size, path))
         total = sum(size for _, size, _ in found)
@@ -172,8 +173,15 @@ class PlanCache:
             if total <= self._limit:
                 return
             if path != but:
-                path.unlink(missing_ok=True)
-                total -= size
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    total -= size
+
+
+def _remove_lock(path: Path) -> None:
+    # A lock file that stays behind costs nothing: it is the lock on it that counts.
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _checked(line: bytes, data: bytes) -> Mapping[str, Any] | None:

@@ -181,8 +181,8 @@ def open_rebuilt(file: EngineFile, library: str, gpu: GpuInfo, lanes: int) -> tu
         try:
             version = str(load_library(library).__version__)
             cache.remove(cache_key(file.manifest, library, version, gpu))
-        except InputDataError:
-            raise error from None
+        except InputDataError as refusal:
+            raise error from refusal
     plan = rebuilt_plan(file, library, gpu, cache)
     return open_plan(plan.data, info=plan.info, device=device, lanes=lanes), plan.note
 

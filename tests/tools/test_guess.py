@@ -9,10 +9,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from trtconvert.guess import RecipeFlags, recipe_for
+from trtconvert.head_guess import CERTAIN, LIKELY, HeadGuess, Outputs, choose_guess
+from trtconvert.head_rules import guess_head
 from trtconvert.load import load_model
 from trtconvert.shapes import ShapeFlags, input_ranges, parse_shapes
 from trtconvert.targets.base import ShapeRange
 from visionrt.errors import ModelError, UsageError
+from visionrt.manifest import TensorInfo
 from visionrt.spec import PRESETS, PreprocessSpec
 
 MODELS = Path(__file__).parents[1] / "data" / "models"
@@ -73,6 +76,14 @@ def with_metadata(model, **entries):
          {"output": "y", "form": "probability", "layout": "nhwc"}),
         ({"y": (1, 1, 17, 3)}, "Identity", "keypoints", "keypoints",
          {"output": "y", "form": "movenet"}),
+        ({"y": (1, 300, 6)}, "Identity", "detect", "end2end", {"output": "y"}),
+        ({"detection_scores:0": (1, 9), "detection_boxes:0": (1, 9, 4), "num_detections:0": (1,),
+          "detection_classes:0": (1, 9)}, "Identity", "detect", "nms_inside",
+         {"boxes": "detection_boxes:0", "scores": "detection_scores:0",
+          "classes": "detection_classes:0", "count": "num_detections:0",
+          "form": "yxyx", "units": "normalised"}),
+        ({"y": (1, 56, 189)}, "Identity", "keypoints", "yolo_pose", {"output": "y", "form": "v8"}),
+        ({"y": (1, 300, 7)}, "Identity", "obb", "obb", {"output": "y", "form": "end2end"}),
     ],
 )  # fmt: skip
 def test_heads_that_the_shapes_give_away(outputs, last, task, head, options):
@@ -325,3 +336,46 @@ def test_ranges():
 def test_impossible_ranges(given, image, match):
     with pytest.raises(UsageError, match=match):
         ranges_of(given, image)
+
+
+def outputs_of(*infos, size=(640, 640), **last_op):
+    tensors = tuple(TensorInfo(name, dtype, shape) for name, dtype, shape in infos)
+    return Outputs(tensors, size, {t.name: last_op.get(t.name, "Add") for t in tensors})
+
+
+@pytest.mark.parametrize(
+    ("queries", "columns", "activation", "classes"),
+    [(100, 92, "softmax", 91), (300, 80, "sigmoid", 80), (900, 91, "sigmoid", 91)],
+)
+def test_queries_with_boxes_that_end_in_a_sigmoid_are_a_detr(queries, columns, activation, classes):
+    pair = (("s", "float32", (1, queries, columns)), ("b", "float32", (1, queries, 4)))
+    guess = guess_head(outputs_of(*pair, b="Sigmoid"))
+    assert (guess.head, guess.options["activation"], guess.classes) == ("detr", activation, classes)
+    assert not guess.ambiguous_with
+    # Box codes of an SSD end in no sigmoid.
+    assert guess_head(outputs_of(*pair)).head == "ssd"
+
+
+def test_boxes_without_a_batch_are_torchvisions():
+    infos = [("b", "float32", ("D", 4)), ("l", "int64", ("D",)), ("s", "float32", ("D",))]
+    guess = guess_head(outputs_of(*infos))
+    assert guess.head == "nms_inside"
+    assert guess.options == {"boxes": "b", "scores": "s", "classes": "l"}
+    floats = [infos[0], ("l", "float32", ("D",)), infos[2]]
+    assert guess_head(outputs_of(*floats)) is None
+
+
+def test_the_surest_rule_wins_and_a_tie_asks():
+    certain = HeadGuess("detect", "detr", {}, "a", confidence=CERTAIN)
+    likely = HeadGuess("detect", "ssd", {}, "b", confidence=LIKELY)
+    rival = HeadGuess("detect", "yolo", {}, "c", confidence=CERTAIN)
+    assert choose_guess(outputs_of(), [lambda _: likely, lambda _: certain]) == certain
+    tied = choose_guess(outputs_of(), [lambda _: rival, lambda _: likely, lambda _: certain])
+    assert (tied.head, tied.ambiguous_with) == ("yolo", ("yolo", "detr"))
+    assert choose_guess(outputs_of(), [lambda _: None]) is None
+
+
+def test_fifteen_rotated_classes_look_like_sixteen_upright_ones():
+    sizes = [("y", "float32", (1, 20, 8400))]
+    guess = guess_head(outputs_of(*sizes))
+    assert set(guess.ambiguous_with) == {"obb", "yolo"}

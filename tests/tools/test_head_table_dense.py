@@ -14,8 +14,8 @@ from onnx import ModelProto
 
 from trtconvert.cli.main import main
 from trtconvert.graph import tensor_info
-from trtconvert.head_rules import Outputs, last_operators
-from trtconvert.instance_rules import instance_rules
+from trtconvert.head_guess import Outputs, last_operators
+from trtconvert.head_rules import guess_head
 from visionrt.engine_file import EngineFile
 
 EMULATION = Path(__file__).parents[1] / "emulation"
@@ -26,7 +26,7 @@ IMAGE = np.full((SIZE, SIZE, 3), 90, np.uint8)
 
 def guessed(model: ModelProto) -> Any:
     infos = tuple(tensor_info(value) for value in model.graph.output)
-    return instance_rules(Outputs(infos, (SIZE, SIZE), last_operators(model.graph)))
+    return guess_head(Outputs(infos, (SIZE, SIZE), last_operators(model.graph)))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -14,7 +14,7 @@ from typing import Any
 from onnx import ModelProto
 
 from trtconvert.graph import tensor_info
-from trtconvert.head_guess import ACCEPTED, HeadGuess, Outputs, last_operators
+from trtconvert.head_guess import HeadGuess, Outputs, last_operators
 from trtconvert.head_rules import classifier_guess, guess_head, segmentation
 from trtconvert.input_spec import spec_from_text
 from trtconvert.metadata import recipe_in
@@ -117,7 +117,7 @@ def _outputs(model: ModelProto, spec: PreprocessSpec, shapes: ShapeFlags) -> Out
     copy = ModelProto.FromString(model.SerializeToString())
     sized = settle_dims(copy, ranges, keep_batch=True)
     infos = tuple(tensor_info(value) for value in sized.graph.output)
-    return Outputs(infos, spec.size, last_operators(sized.graph), sized.graph)
+    return Outputs(infos, spec.size, last_operators(sized.graph))
 
 
 def _head(outputs: Outputs, flags: RecipeFlags, metadata: Recipe | None) -> HeadGuess:
@@ -139,8 +139,6 @@ def _head(outputs: Outputs, flags: RecipeFlags, metadata: Recipe | None) -> Head
         return HeadGuess(task or guess.task, flags.head, known, "--head", guess.classes)
     if flags.head is None and guess.ambiguous_with:
         raise _ask(outputs, f"{guess.reason}, which fits {' and '.join(guess.ambiguous_with)}")
-    if flags.head is None and flags.task is None and guess.confidence < ACCEPTED:
-        raise _ask(outputs, f"{guess.reason}, which is not enough to go by")
     return guess
 
 

@@ -8,24 +8,18 @@ equally sure and differ are no answer: the user is asked.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
 from visionrt.manifest import TensorInfo
 
 # How sure a rule is. What it names would have to be a coincidence of several numbers,
 CERTAIN = 0.95
-# of one number,
+# or of one number.
 LIKELY = 0.8
-# or fits models of other kinds as well: never taken without a word of the user.
-POSSIBLE = 0.4
-# The least confidence that is taken without asking.
-ACCEPTED = 0.6
 # Operators that keep the values they pass on.
 _TRANSPARENT = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Transpose")
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
@@ -41,7 +35,7 @@ class HeadGuess:
         classes: number of class ids; None where the shapes do not say.
         ambiguous_with: heads that the shapes fit as well; the user must choose.
         why: reasons of single options.
-        confidence: 0…1; ``CERTAIN``, ``LIKELY`` or ``POSSIBLE``.
+        confidence: 0…1; ``CERTAIN`` or ``LIKELY``.
     """
 
     task: str
@@ -62,28 +56,16 @@ class Outputs:
         infos: name, dtype and shape of each, in the graph's order.
         size: height and width of the input image.
         last_op: by output name, the operator that made the values; see :func:`last_operators`.
-        graph: with sizes settled and shapes of inner values; empty where a test has only outputs.
-        values: by output name, what the graph gives for a few images or for noise, batches joined;
-            empty where nothing was run. A rule must not need them.
     """
 
     infos: tuple[TensorInfo, ...]
     size: tuple[int, int]
     last_op: Mapping[str, str]
-    graph: GraphProto = field(default_factory=GraphProto)
-    values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def cells(self) -> set[int]:
         """Grid cells over the strides that detectors use."""
         h, w = self.size
         return {sum(-(-h // s) * -(-w // s) for s in strides) for strides in _STRIDES}
-
-    def within(self, name: str, low: float, high: float) -> bool | None:
-        """Whether an output's values were all in ``low``…``high``; None where nothing was run."""
-        values = self.values.get(name)
-        if values is None or not values.size:
-            return None
-        return bool(np.min(values) >= low and np.max(values) <= high)
 
 
 Rule = Callable[[Outputs], HeadGuess | None]
@@ -115,25 +97,6 @@ def last_operators(graph: GraphProto) -> dict[str, str]:
             node = producers[node.input[0]]
         found[value.name] = node.op_type if node is not None else ""
     return found
-
-
-def parts_of(graph: GraphProto, name: str) -> Iterator[NodeProto]:
-    """The nodes that made the values of a tensor, reshapes and joins taken apart, in order.
-
-    A YOLO head's ``Concat(Mul(…), Sigmoid(…))`` gives its Mul and its Sigmoid.
-    """
-    producers: dict[str, NodeProto] = {out: node for node in graph.node for out in node.output}
-    todo = [name]
-    while todo:
-        node = producers.get(todo.pop())
-        if node is None:
-            continue
-        if node.op_type == "Concat":
-            todo.extend(reversed(node.input))
-        elif node.op_type in _TRANSPARENT:
-            todo.append(node.input[0])
-        else:
-            yield node
 
 
 def activation_of(last_op: str, otherwise: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from trtconvert.detection_rules import RULES as DETECTION
 from trtconvert.head_guess import (
     CERTAIN,
     LIKELY,
@@ -19,6 +20,7 @@ from trtconvert.head_guess import (
     choose_guess,
     said,
 )
+from trtconvert.instance_rules import RULES as INSTANCES
 
 _V5_ANCHORS_PER_CELL = 3
 # Anchors of the TensorFlow SSD models at 300×300: 19² × 3 + 10² × 6 + 5² × 6 + 3² × 6 + 2² × 6 + 6.
@@ -31,14 +33,13 @@ def guess_head(outputs: Outputs) -> HeadGuess | None:
 
 
 def classifier(outputs: Outputs) -> HeadGuess | None:
-    """One output [b, 1000] or [b, 1001] (with a background class 0), trailing ones allowed."""
+    """One output of 1000 or 1001 scores (with a background class 0); other axes have size 1."""
     if len(outputs.infos) != 1:
         return None
-    (info,) = outputs.infos
-    shape = info.shape[1:]
-    if not shape or shape[0] not in (1000, 1001) or any(size != 1 for size in shape[1:]):
+    sizes = [size for size in outputs.infos[0].shape[1:] if size != 1]
+    if sizes not in ([1000], [1001]):
         return None
-    return classifier_guess(outputs, f"one output of {shape[0]} class scores")
+    return classifier_guess(outputs, f"one output of {sizes[0]} class scores")
 
 
 def classifier_guess(outputs: Outputs, reason: str) -> HeadGuess:
@@ -148,5 +149,5 @@ def segmentation(outputs: Outputs) -> HeadGuess | None:
     return HeadGuess("segment", "logits", options, reason, count, why=why)
 
 
-# Each file of rules adds its own list here.
-RULES: Sequence[Rule] = (*(classifier, movenet, ssd, yolo, segmentation),)
+# Of two that are equally sure, the earlier one is named first when the user is asked.
+RULES: Sequence[Rule] = (*INSTANCES, *DETECTION, classifier, movenet, ssd, yolo, segmentation)

@@ -1,16 +1,14 @@
-"""Rules for instance masks, poses, rotated boxes and unusual classifiers, as in head_rules.py.
+"""Rules for instance masks, poses and rotated boxes, as in head_rules.py.
 
-``Outputs`` holds sizes, not values, so each rule says how sure it can be. ``confidence`` is 1.0
-where nothing else known has these shapes, 0.9 where only a private layout could, and 0.6 where a
-known model of another kind does; there ``ambiguous_with`` names the others.
+The shapes alone speak, so a rule is sure only where no known model of another kind has them; where
+one does, ``ambiguous_with`` names its head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from trtconvert.head_rules import HeadGuess, Outputs, classifier_guess
+from trtconvert.head_guess import CERTAIN, LIKELY, HeadGuess, Outputs, Rule
 from visionrt.manifest import TensorInfo
 
 _BOX = 4
@@ -19,22 +17,6 @@ _V5_ANCHORS_PER_CELL = 3
 _MOST_END2END_BOXES = 1000
 _MASK_SIDES = (14, 28, 33, 56)
 _CELL = 4  # pixels of the tensor per cell of a heat map, in every known model
-
-
-@dataclass(frozen=True)
-class SureGuess(HeadGuess):
-    """A guess and how sure it is, 0…1."""
-
-    confidence: float = 1.0
-
-
-def instance_rules(outputs: Outputs) -> SureGuess | None:
-    """The first of this file's rules that speaks, or None."""
-    for rule in RULES:
-        found = rule(outputs)
-        if found is not None:
-            return found
-    return None
 
 
 def _sizes(info: TensorInfo) -> tuple[int, ...] | None:
@@ -61,7 +43,7 @@ def _form_of(outputs: Outputs, info: TensorInfo, before_end2end: int = 6) -> tup
     return None
 
 
-def proto_mask(outputs: Outputs) -> SureGuess | None:
+def proto_mask(outputs: Outputs) -> HeadGuess | None:
     """Boxes with M further columns, and prototypes [b, M, h, w] of a part of the tensor's size."""
     if len(outputs.infos) != 2:
         return None
@@ -84,10 +66,10 @@ def proto_mask(outputs: Outputs) -> SureGuess | None:
     options = {"output": boxes.name, "prototypes": prototypes.name, "form": form}
     reason = f"boxes with {masks} coefficients, and as many prototypes of {h}×{w}"
     count = None if form == "end2end" else classes
-    return SureGuess("instances", "proto_mask", options, reason, count, confidence=1.0)
+    return HeadGuess("instances", "proto_mask", options, reason, count, confidence=CERTAIN)
 
 
-def mask_rcnn(outputs: Outputs) -> SureGuess | None:
+def mask_rcnn(outputs: Outputs) -> HeadGuess | None:
     """Four outputs over the same boxes: [D, 4], two of [D], and masks [D, 1, s, s]."""
     if len(outputs.infos) != 4:
         return None
@@ -115,10 +97,10 @@ def mask_rcnn(outputs: Outputs) -> SureGuess | None:
         "masks": masks[0].name,
     }
     reason = f"boxes, scores and labels, and a mask of {sides[0]}×{sides[1]} for each"
-    return SureGuess("instances", "mask_rcnn", options, reason, confidence=0.9)
+    return HeadGuess("instances", "mask_rcnn", options, reason, confidence=CERTAIN)
 
 
-def yolo_pose(outputs: Outputs) -> SureGuess | None:
+def yolo_pose(outputs: Outputs) -> HeadGuess | None:
     """One output with 4 + 1 + 17 * 3 columns: one class and COCO's keypoints.
 
     Another number of keypoints looks like classes: there the metadata or ``--task`` must speak.
@@ -136,12 +118,12 @@ def yolo_pose(outputs: Outputs) -> SureGuess | None:
     options = {"output": info.name, "form": form}
     reason = "boxes with one class and 17 keypoints (x, y, confidence)"
     if form == "end2end":
-        return SureGuess("keypoints", "yolo_pose", options, reason, None, confidence=1.0)
+        return HeadGuess("keypoints", "yolo_pose", options, reason, None, confidence=CERTAIN)
     # 52 classes would look the same; no public model has them.
-    return SureGuess("keypoints", "yolo_pose", options, reason, 1, confidence=0.9)
+    return HeadGuess("keypoints", "yolo_pose", options, reason, 1, confidence=CERTAIN)
 
 
-def simcc(outputs: Outputs) -> SureGuess | None:
+def simcc(outputs: Outputs) -> HeadGuess | None:
     """Two outputs [b, K, W * s] and [b, K, H * s]."""
     if len(outputs.infos) != 2:
         return None
@@ -159,15 +141,15 @@ def simcc(outputs: Outputs) -> SureGuess | None:
             reason = f"{points_a} distributions over {columns} columns and {rows} rows"
             if height == width:
                 # Either may be x: exporters write it first.
-                return SureGuess(
-                    "keypoints", "simcc", options, reason, confidence=0.6,
+                return HeadGuess(
+                    "keypoints", "simcc", options, reason, confidence=LIKELY,
                     why={"x": "the first of two outputs of one shape"},
                 )  # fmt: skip
-            return SureGuess("keypoints", "simcc", options, reason, confidence=1.0)
+            return HeadGuess("keypoints", "simcc", options, reason, confidence=CERTAIN)
     return None
 
 
-def heatmaps(outputs: Outputs) -> SureGuess | None:
+def heatmaps(outputs: Outputs) -> HeadGuess | None:
     """One output [b, K, H / 4, W / 4]; a mask at a quarter of the size looks the same."""
     if len(outputs.infos) != 1:
         return None
@@ -182,10 +164,12 @@ def heatmaps(outputs: Outputs) -> SureGuess | None:
     options = {"output": info.name, "layout": layout, "activation": "none"}
     reason = f"{points} maps at a quarter of the image's size"
     both = ("heatmaps", "logits")
-    return SureGuess("keypoints", "heatmaps", options, reason, ambiguous_with=both, confidence=0.6)
+    return HeadGuess(
+        "keypoints", "heatmaps", options, reason, ambiguous_with=both, confidence=LIKELY
+    )
 
 
-def obb(outputs: Outputs) -> SureGuess | None:
+def obb(outputs: Outputs) -> HeadGuess | None:
     """One output of 4 + 15 + 1 columns at DOTA's sizes, or [b, 300, 7] end to end.
 
     Another number of classes looks like one class more: the metadata or --task must speak.
@@ -200,33 +184,15 @@ def obb(outputs: Outputs) -> SureGuess | None:
     options = {"output": info.name, "form": form}
     if form == "end2end" and columns == 1:
         reason = "boxes, score, class and an angle"
-        return SureGuess("obb", "obb", options, reason, None, confidence=0.9)
+        return HeadGuess("obb", "obb", options, reason, None, confidence=CERTAIN)
     if form == "v8" and columns == 16:
         reason = "15 classes, as many as DOTA has, and an angle"
         both = ("obb", "yolo")
-        return SureGuess("obb", "obb", options, reason, 15, ambiguous_with=both, confidence=0.6)
+        return HeadGuess("obb", "obb", options, reason, 15, ambiguous_with=both, confidence=LIKELY)
     return None
 
 
-def classifier_variants(outputs: Outputs) -> SureGuess | None:
-    """One output of class scores behind axes of size 1, e.g. [b, 1, 1, C], or [1000] alone.
-
-    The activation is ``none`` where the graph ends in Softmax or Sigmoid: never applied twice.
-    """
-    if len(outputs.infos) != 1:
-        return None
-    sizes = _sizes(outputs.infos[0])
-    if sizes is None or [size for size in sizes if size != 1] not in ([1000], [1001]):
-        return None
-    found = classifier_guess(outputs, f"one output of {max(sizes)} class scores")
-    return SureGuess(
-        found.task, found.head, found.options, found.reason, found.classes, why=found.why,
-        confidence=1.0,
-    )  # fmt: skip
-
-
-RULES: Sequence[Callable[[Outputs], SureGuess | None]] = (
-    classifier_variants,
+RULES: Sequence[Rule] = (
     proto_mask,
     mask_rcnn,
     simcc,

@@ -1,0 +1,9 @@
+#if defined(__aarch64__)
+#include "preprocess/rows_vector.h"
+
+namespace visionrt::preprocess {
+
+const RowKernels kNeonRows{kLanes, blend_x, blend_y, filter_x, filter_y, store_row};
+
+}  // namespace visionrt::preprocess
+#endif
