@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ class Case:
         outputs: by name; their dtypes are kept.
         task, head, options: as the rules should find them.
         answer: field of the result -> value; a callable takes the result.
-        labels: names, where the head needs them.
+        last: by output name, the operator that it ends in; its constants are that operator's input.
     """
 
     outputs: Mapping[str, np.ndarray]
@@ -29,8 +29,7 @@ class Case:
     head: str
     options: Mapping[str, Any]
     answer: Mapping[str, Any]
-    labels: tuple[str, ...] = ()
-    checks: Callable[[Any], None] = field(default=lambda result: None)
+    last: Mapping[str, str] = field(default_factory=dict)
 
 
 def model_of(case: Case) -> ModelProto:
@@ -45,8 +44,10 @@ def model_of(case: Case) -> ModelProto:
         wide = array.astype(np.float32)
         values.append(numpy_helper.from_array(wide, f"{name}_fixed"))
         is_float = array.dtype == np.float32
-        added = name if is_float else f"{name}_float"
+        added = name if is_float and name not in case.last else f"{name}_float"
         nodes.append(helper.make_node("Add", ["nothing", f"{name}_fixed"], [added]))
+        if name in case.last:
+            nodes.append(helper.make_node(case.last[name], [added], [name]))
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         if not is_float:
             nodes.append(helper.make_node("Cast", [added], [name], to=kind))

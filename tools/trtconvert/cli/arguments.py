@@ -13,6 +13,7 @@ from trtconvert.calibration.options import METHODS, CalibrationOptions
 from trtconvert.guess import RecipeFlags
 from trtconvert.shapes import ShapeFlags, parse_shapes
 from visionrt.errors import UsageError
+from visionrt.labels import LABEL_SETS
 from visionrt.recipe import HEADS, TASKS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -23,7 +24,7 @@ SHARE = click.FloatRange(0, 1)
 _RECIPE_FLAGS = (
     click.option("--task", type=click.Choice(TASKS), help="What the model does."),
     click.option("--head", type=click.Choice(HEADS), help="Layout of its raw outputs."),
-    click.option("--labels", metavar="NAME|FILE", help="imagenet1000, coco80, coco91, or a file."),
+    click.option("--labels", metavar="NAME|FILE", help=f"{', '.join(LABEL_SETS)}, or a file."),
     click.option(
         "--preprocess",
         metavar="NAME|JSON",

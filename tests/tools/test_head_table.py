@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 from dense_models import CASES, SIZE, Case, model_of
+from detector_models import DETECTORS, NAMED
 from onnx import ModelProto
 
 from trtconvert.cli.main import main
 from trtconvert.graph import tensor_info
-from trtconvert.head_guess import Outputs, last_operators
+from trtconvert.head_guess import LIKELY, Outputs, last_operators
 from trtconvert.head_rules import guess_head
 from visionrt.engine_file import EngineFile
 
 EMULATION = Path(__file__).parents[1] / "emulation"
 sys.path[:0] = [str(EMULATION), str(EMULATION / "fake_cuda"), str(EMULATION.parent / "python")]
+
+RECOGNISED = CASES | DETECTORS
+ALL = RECOGNISED | NAMED
 
 IMAGE = np.full((SIZE, SIZE, 3), 90, np.uint8)
 
@@ -29,15 +33,15 @@ def guessed(model: ModelProto) -> Any:
     return guess_head(Outputs(infos, (SIZE, SIZE), last_operators(model.graph)))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", RECOGNISED)
 def test_recognised(name: str) -> None:
-    case = CASES[name]
+    case = ALL[name]
     found = guessed(model_of(case))
     assert (found.task, found.head) == (case.task, case.head)
     assert {key: found.options.get(key) for key in case.options} == dict(case.options)
     assert found.reason
-    is_shared = bool(found.ambiguous_with) or "x" in found.why
-    assert found.confidence == 0.6 if is_shared else found.confidence >= 0.9
+    is_shared = bool(found.ambiguous_with)
+    assert found.confidence == LIKELY if is_shared else found.confidence >= LIKELY
 
 
 def check(result: Any, case: Case) -> None:
@@ -49,7 +53,7 @@ def check(result: Any, case: Case) -> None:
         np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance, err_msg=field)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL)
 def test_built_and_decoded(name: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     from fake_gpu import FakeGpu, UnavailableError, fake_driver, pycuda_site
@@ -58,13 +62,15 @@ def test_built_and_decoded(name: str, tmp_path: Path) -> None:
     from emulation import build
     from visionrt import _core
 
-    case = CASES[name]
+    case = ALL[name]
     path = tmp_path / "model.onnx"
     path.write_bytes(model_of(case).SerializeToString())
     engine = tmp_path / "model.engine"
     arguments = [str(path), "-o", str(engine), "--preprocess", "none", "--precision", "fp32"]
-    arguments += ["--task", case.task, "--head", case.head, "--target", "rtx:sm86"]
-    arguments += ["--head-options", json.dumps(dict(case.options)), "--target", "cpu"]
+    arguments += ["--target", "rtx:sm86", "--target", "cpu"]
+    if name not in RECOGNISED or guessed(model_of(case)).ambiguous_with:
+        arguments += ["--task", case.task, "--head", case.head]
+        arguments += ["--head-options", json.dumps(dict(case.options))]
     with pytest.raises(SystemExit) as done:
         main(["build", *arguments])
     assert done.value.code == 0
@@ -84,7 +90,7 @@ def test_built_and_decoded(name: str, tmp_path: Path) -> None:
 def on_the_gpu(name: str, engine: str) -> None:
     from gpu_models import assert_same, both
 
-    case = CASES[name]
+    case = ALL[name]
     with EngineFile(Path(engine)) as file:
         recipe, model = file.manifest.recipe, bytes(file.read("model.onnx"))
     with both(model, recipe) as (gpu, cpu):
