@@ -73,7 +73,7 @@ def _channel_peaks(
     nodes = view.model.graph.node
     read = dict.fromkeys(nodes[index].input[0] for group in groups for index in group.readers)
     model, outputs = _peak_graph(view, list(read))
-    backend = OnnxRuntimeBackend(model.SerializeToString())
+    backend = OnnxRuntimeBackend(model.SerializeToString(), in_order=True)
     peaks: dict[str, NDArray[np.float32]] = {}
     for done, tensor in enumerate(images, 1):
         results = backend.run({view.inputs[0]: tensor})

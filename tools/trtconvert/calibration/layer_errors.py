@@ -63,7 +63,7 @@ def measure_layer_errors(
     outputs, data = graph.outputs, graph.model.SerializeToString()
     # The weights are in it twice: let go of one form before the session makes another.
     del graph
-    backend = OnnxRuntimeBackend(data)
+    backend = OnnxRuntimeBackend(data, in_order=True)
     del data
     sums = [np.zeros(1)] * len(outputs)
     runs = 0

@@ -28,7 +28,7 @@ def measure_peaks(view: GraphView, images: ImageReader, progress: Progress) -> d
         if view.elem_type.get(name) == TensorProto.FLOAT and view.shape.get(name) != ()
     ]
     model, outputs = _with_peaks(view, tensors)
-    backend = OnnxRuntimeBackend(model.SerializeToString())
+    backend = OnnxRuntimeBackend(model.SerializeToString(), in_order=True)
     peaks = dict.fromkeys(tensors, 0.0)
     for done, tensor in enumerate(images, 1):
         results = backend.run({view.inputs[0]: tensor})
