@@ -235,7 +235,9 @@ def test_recipes_from_ultralytics_metadata() -> None:
     classify = recipe_from_metadata({**METADATA, "task": "classify"})
     assert classify.head_options == {"activation": "none"}
     assert (classify.preprocess.resize, classify.preprocess.crop_ratio) == ("crop", 1)
-    for change in ({"task": "obb"}, {"task": None}, {"end2end": True}, {"args": {"nms": True}}):
+    for final in ({"end2end": True}, {"args": {"nms": True}}):
+        assert recipe_from_metadata({**METADATA, **final}).head == "end2end"
+    for change in ({"task": "depth"}, {"task": None}):
         with pytest.raises(ModelError):
             recipe_from_metadata({**METADATA, **change})
     for change in ({"names": 3}, {"names": {"1": "x"}}, {"imgsz": [1]}, {"imgsz": None}):

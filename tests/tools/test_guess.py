@@ -15,6 +15,7 @@ from trtconvert.load import load_model
 from trtconvert.shapes import ShapeFlags, input_ranges, parse_shapes
 from trtconvert.targets.base import ShapeRange
 from visionrt.errors import ModelError, UsageError
+from visionrt.heads import head_for
 from visionrt.manifest import TensorInfo
 from visionrt.spec import PRESETS, PreprocessSpec
 
@@ -250,6 +251,35 @@ def test_ultralytics_metadata():
     assert reasons["labels"] == reasons["preprocess"] == "the model's metadata"
 
 
+@pytest.mark.parametrize(
+    ("task", "outputs", "more", "expected"),
+    [
+        ("segment", {"output0": (1, 39, 189), "output1": (1, 32, 24, 24)}, {},
+         ("instances", "proto_mask",
+          {"output": "output0", "prototypes": "output1", "form": "v8"})),
+        # Five keypoints: to the shapes, 20 classes.
+        ("pose", {"output0": (1, 18, 189)}, {"kpt_shape": [5, 2]},
+         ("keypoints", "yolo_pose", {"output": "output0", "form": "v8", "dims": 2})),
+        # Three classes and an angle: to the shapes, four classes.
+        ("obb", {"output0": (1, 8, 189)}, {}, ("obb", "obb", {"output": "output0", "form": "v8"})),
+        ("obb", {"output0": (1, 300, 7)}, {"args": {"nms": True}},
+         ("obb", "obb", {"output": "output0", "form": "end2end"})),
+        ("detect", {"output0": (1, 300, 6)}, {"end2end": True},
+         ("detect", "end2end", {"output": "output0"})),
+        ("detect", {"output0": (1, 300, 6)}, {}, ("detect", "end2end", {"output": "output0"})),
+    ],
+)  # fmt: skip
+def test_ultralytics_tasks_bring_their_heads(task, outputs, more, expected):
+    names = {i: f"thing {i}" for i in range(3)}
+    told = {"task": task, "names": names, "stride": 32, "imgsz": [96, 96], **more}
+    recipe, _ = recipe_for(with_metadata(model_with(outputs), **told), RecipeFlags())
+    assert (recipe.task, recipe.head, dict(recipe.head_options)) == expected
+    assert recipe.labels == ("thing 0", "thing 1", "thing 2")
+    # What the head makes of the graph's outputs is no error.
+    infos = [TensorInfo(name, "float32", shape) for name, shape in outputs.items()]
+    assert head_for(recipe, infos)
+
+
 def test_flags_win_over_metadata():
     model = with_metadata(
         model_with({"output0": (1, 7, 189)}),
@@ -262,7 +292,8 @@ def test_flags_win_over_metadata():
 @pytest.mark.parametrize(
     "entries",
     [
-        {"task": "obb", "names": {0: "a"}, "stride": 32, "imgsz": [96, 96]},
+        {"task": "depth", "names": {0: "a"}, "stride": 32, "imgsz": [96, 96]},
+        {"task": "pose", "names": {0: "a"}, "stride": 32, "imgsz": [96, 96], "kpt_shape": [5]},
         {"task": "detect", "names": "nonsense(", "stride": 32, "imgsz": [96, 96]},
         {"task": "detect", "names": {0: "a"}, "stride": 32, "imgsz": "wide"},
     ],

@@ -6,6 +6,7 @@ would change results (which head, how images were normalised), the user is asked
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -127,6 +128,8 @@ def _head(outputs: Outputs, flags: RecipeFlags, metadata: Recipe | None) -> Head
     if flags.head is not None and flags.head not in HEADS:
         raise UsageError(f"a head: {' | '.join(HEADS)}", got=flags.head, fix="Name one of them.")
     guess = guess_head(outputs)
+    if metadata is not None and flags.task is None and flags.head is None:
+        guess = _by_metadata(guess, metadata)
     if task is None and flags.head is not None:
         task = next(task for task, heads in HEADS_BY_TASK.items() if flags.head in heads)
     if task is not None and (guess is None or guess.task != task):
@@ -140,6 +143,19 @@ def _head(outputs: Outputs, flags: RecipeFlags, metadata: Recipe | None) -> Head
     if flags.head is None and guess.ambiguous_with:
         raise _ask(outputs, f"{guess.reason}, which fits {' and '.join(guess.ambiguous_with)}")
     return guess
+
+
+def _by_metadata(guess: HeadGuess | None, metadata: Recipe) -> HeadGuess | None:
+    """What the shapes say of the metadata's task; where they say another, the metadata's word."""
+    if guess is not None and guess.head == metadata.head:
+        said = {**metadata.head_options, **guess.options}
+        return dataclasses.replace(guess, options=said, ambiguous_with=())
+    if guess is not None and guess.task == metadata.task and not guess.ambiguous_with:
+        return guess  # older exporters did not write that boxes are final
+    if metadata.task == "classify":
+        return guess  # the graph says how many classes there are, and what it ends in
+    options = dict(metadata.head_options)
+    return HeadGuess(metadata.task, metadata.head, options, "the model's metadata")
 
 
 def _of_task(outputs: Outputs, task: str, flags: RecipeFlags) -> HeadGuess | None:
