@@ -1,7 +1,7 @@
 """The recipe of a model that Ultralytics exported, from the metadata that its exporter writes.
 
-It lies in front of a plan, or in the properties of an ONNX file. Outputs are called ``output0``, and
-prototypes ``output1``.
+It lies in front of a plan, or in the properties of an ONNX file. Outputs are called ``output0``;
+prototypes, ``output1``.
 """
 
 from __future__ import annotations
