@@ -79,7 +79,8 @@ class Evidence:
             preprocess = Preprocessor(self.recipe.preprocess)
             black = preprocess([np.zeros((*size, 3), np.uint8)])
             outputs = backend.run({info.name: np.repeat(black, batch, axis=0)})
-            first = {name: array[:1] for name, array in outputs.items()}
+            # An output of a batch of one may have no batch axis.
+            first = {n: array[:1] for n, array in outputs.items()} if batch > 1 else outputs
             frame = Frame(size, preprocess.geometry(*size))
             head.decode(first, [frame], options_for(self.recipe))
         finally:

@@ -70,7 +70,8 @@ class Side:
         """Raw outputs of one image. A graph with a fixed batch gets it that many times."""
         feed = np.repeat(tensor, self._batch, axis=0) if self._batch > 1 else tensor
         outputs = self._backend.run({self._input: feed})
-        return {name: array[:1] for name, array in outputs.items()}
+        # Cut only what was repeated: an output of a batch of one may have no batch axis.
+        return {n: array[:1] for n, array in outputs.items()} if self._batch > 1 else dict(outputs)
 
     def result(self, outputs: Outputs, image_hw: tuple[int, int]) -> Result:
         """What the raw outputs say about an image of that size.

@@ -83,7 +83,8 @@ class AnswerReader:
         outputs = self._backend.run({self._input: feed})
         # A wrong scale can overflow; such an answer is like no other.
         first = {
-            name: np.nan_to_num(array[:1], posinf=0, neginf=0) for name, array in outputs.items()
+            name: np.nan_to_num(array[:1] if self._batch > 1 else array, posinf=0, neginf=0)
+            for name, array in outputs.items()
         }
         frame = Frame(pixels.shape[:2], preprocess.geometry(*pixels.shape[:2]))
         return self._head.decode(first, [frame], self._options)[0]
