@@ -30,7 +30,8 @@ constexpr Level kAllLevels[] = {Level::kScalar, Level::kNeon, Level::kAvx2, Leve
 template <class Levels>
 std::string names_of(const Levels& some) {
   std::string names;
-  for (const Level level : some) names += (names.empty() ? "" : " | ") + std::string(name_of(level));
+  for (const Level level : some)
+    names += (names.empty() ? "" : " | ") + std::string(name_of(level));
   return names;
 }
 

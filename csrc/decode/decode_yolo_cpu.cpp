@@ -25,7 +25,8 @@ void column_maxima(const float* scores, std::size_t row_stride, std::int32_t num
     const float* rows = scores + static_cast<std::size_t>(id) * row_stride;
     for (std::size_t i = 0; i < count; ++i) {
       float largest = best[i];
-      for (std::size_t r = 0; r < kRows; ++r) largest = larger_of(rows[r * row_stride + i], largest);
+      for (std::size_t r = 0; r < kRows; ++r)
+        largest = larger_of(rows[r * row_stride + i], largest);
       best[i] = largest;
     }
   }
