@@ -24,13 +24,28 @@ std::vector<Level> found_levels() {
   return found;
 }
 
+constexpr Level kAllLevels[] = {Level::kScalar, Level::kNeon, Level::kAvx2, Level::kAvx512};
+
+// "a | b | c", for error messages.
+template <class Levels>
+std::string names_of(const Levels& some) {
+  std::string names;
+  for (const Level level : some)
+    names += (names.empty() ? "" : " | ") + std::string(name_of(level));
+  return names;
+}
+
 Level first_level() {
-  if (const char* wanted = std::getenv("VISIONRT_CPU_LEVEL")) {
-    for (const Level level : levels()) {
-      if (std::string(wanted) == name_of(level)) return level;
-    }
+  const char* wanted = std::getenv("VISIONRT_CPU_LEVEL");
+  if (wanted == nullptr || *wanted == '\0') return levels().back();
+  for (const Level level : levels()) {
+    if (std::string(wanted) == name_of(level)) return level;
   }
-  return levels().back();
+  for (const Level level : kAllLevels) {
+    if (std::string(wanted) == name_of(level)) return levels().back();
+  }
+  throw std::invalid_argument("expected VISIONRT_CPU_LEVEL to be one of " + names_of(kAllLevels) +
+                              ", got '" + wanted + "'");
 }
 
 std::atomic<Level>& current() {
@@ -62,16 +77,14 @@ const char* name_of(Level level) {
 Level level() { return current().load(std::memory_order_relaxed); }
 
 void use_level(const std::string& name) {
-  std::string names;
   for (const Level level : levels()) {
     if (name == name_of(level)) {
       current().store(level, std::memory_order_relaxed);
       return;
     }
-    names += (names.empty() ? "" : " | ") + std::string(name_of(level));
   }
-  throw std::invalid_argument("expected a level of this processor, " + names + ", got '" + name +
-                              "'");
+  throw std::invalid_argument("expected a level of this processor, " + names_of(levels()) +
+                              ", got '" + name + "'");
 }
 
 }  // namespace visionrt::cpu

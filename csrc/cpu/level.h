@@ -13,8 +13,9 @@ enum class Level { kScalar, kNeon, kAvx2, kAvx512 };
 const std::vector<Level>& levels();
 const char* name_of(Level level);
 
-// The level in use: the best one, or what the environment variable VISIONRT_CPU_LEVEL names. A
-// level that is not there is passed over there, since a variable outlives a machine.
+// The level in use: the best one, or what the environment variable VISIONRT_CPU_LEVEL names. There
+// a level that this machine lacks is passed over, since a variable outlives a machine. The first
+// call throws std::invalid_argument when it names no level at all.
 Level level();
 
 // Changes the level of the whole process, for tests. Throws std::invalid_argument when `name` is

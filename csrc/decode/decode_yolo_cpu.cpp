@@ -8,22 +8,26 @@
 namespace visionrt {
 namespace {
 
-// Anchors per step: the running maxima (4 KiB) stay in the first-level cache.
-constexpr std::int32_t kStep = 1024;
+// Anchors per step. The scores of a step (80 classes: 40 KiB) are still near when the class of an
+// anchor that passed is looked for.
+constexpr std::size_t kStep = 128;
+
+// The rows of a step are read eight at a time: fewer streams starve the prefetcher, and the running
+// maxima are loaded and stored once for all eight.
+constexpr std::int32_t kRows = 8;
 
 VISIONRT_VECTOR_CLONES
 void column_maxima(const float* scores, std::size_t row_stride, std::int32_t num_classes,
                    std::size_t count, float* __restrict best) {
   std::fill(best, best + count, -std::numeric_limits<float>::infinity());
   std::int32_t id = 0;
-  for (; id + 4 <= num_classes; id += 4) {
-    const float* r0 = scores + static_cast<std::size_t>(id) * row_stride;
-    const float* r1 = r0 + row_stride;
-    const float* r2 = r1 + row_stride;
-    const float* r3 = r2 + row_stride;
+  for (; id + kRows <= num_classes; id += kRows) {
+    const float* rows = scores + static_cast<std::size_t>(id) * row_stride;
     for (std::size_t i = 0; i < count; ++i) {
-      const float low = larger_of(r1[i], larger_of(r0[i], best[i]));
-      best[i] = larger_of(r3[i], larger_of(r2[i], low));
+      float largest = best[i];
+      for (std::size_t r = 0; r < kRows; ++r)
+        largest = larger_of(rows[r * row_stride + i], largest);
+      best[i] = largest;
     }
   }
   for (; id < num_classes; ++id) {
@@ -39,13 +43,12 @@ Candidates scan_channels_first(const float* output, const YoloHead& head,
   const auto stride = static_cast<std::size_t>(head.anchors);
   const float threshold = options.score_threshold;
   float best[kStep];
-  for (std::int32_t first = 0; first < head.anchors; first += kStep) {
-    const std::int32_t count = std::min(kStep, head.anchors - first);
-    column_maxima(output + 4 * stride + first, stride, head.num_classes,
-                  static_cast<std::size_t>(count), best);
-    for (std::int32_t i = 0; i < count; ++i) {
+  for (std::size_t first = 0; first < stride; first += kStep) {
+    const std::size_t count = std::min(kStep, stride - first);
+    column_maxima(output + 4 * stride + first, stride, head.num_classes, count, best);
+    for (std::size_t i = 0; i < count; ++i) {
       if (!(best[i] > threshold)) continue;
-      const std::int32_t anchor = first + i;
+      const auto anchor = static_cast<std::int32_t>(first + i);
       const float* column = output + anchor;
       const Box box =
           box_from_center(column[0], column[stride], column[2 * stride], column[3 * stride]);

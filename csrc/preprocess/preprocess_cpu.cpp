@@ -32,10 +32,16 @@ void fill_rows(const Spec& spec, const RowStore& store, const ImageView& image,
   const bool has_border = columns.count() < width || geometry.resized_h < spec.fit.height;
   const std::vector<std::uint32_t> border(has_border ? static_cast<std::size_t>(width) : 0,
                                           spec.pad_value * 0x010101u);
+  int border_row = -1;  // the first row of border; the others are copies
   for (int y = begin; y < end; ++y) {
     const int resized_y = y - geometry.offset_y;
     if (resized_y < 0 || resized_y >= geometry.resized_h) {
-      store.write(border.data(), width, image.color, {index, y, 0}, out);
+      if (border_row < 0) {
+        border_row = y;
+        store.write(border.data(), width, image.color, {index, y, 0}, out);
+      } else {
+        store.copy_row(index, border_row, y, out);
+      }
       continue;
     }
     resizer->row(resized_y, pixels.data());

@@ -103,6 +103,21 @@ inline void floats_of(const std::uint32_t* pixels, int count, int shift, float m
   }
 }
 
+// All three planes in one pass: a pixel is read once.
+inline void store_float_planes(const std::uint32_t* pixels, int count, const StoreRow& row,
+                               float* __restrict first, float* __restrict second,
+                               float* __restrict third) {
+  const int first_shift = row.reversed ? 16 : 0, third_shift = 16 - first_shift;
+  const float m0 = row.mean[0], m1 = row.mean[1], m2 = row.mean[2];
+  const float s0 = row.inv_std[0], s1 = row.inv_std[1], s2 = row.inv_std[2];
+  for (int x = 0; x < count; ++x) {
+    const std::uint32_t pixel = pixels[x];
+    first[x] = normalise(static_cast<int>((pixel >> first_shift) & 255u), m0, s0);
+    second[x] = normalise(static_cast<int>((pixel >> 8) & 255u), m1, s1);
+    third[x] = normalise(static_cast<int>((pixel >> third_shift) & 255u), m2, s2);
+  }
+}
+
 void store_planes(const std::uint32_t* pixels, int count, const StoreRow& row, int c, void* out) {
   const int shift = 8 * (row.reversed ? 2 - c : c);
   const float mean = row.mean[c], inv_std = row.inv_std[c];
@@ -169,7 +184,10 @@ void store_interleaved_bytes(const std::uint32_t* pixels, int count, bool revers
 }
 
 void store_row(const std::uint32_t* pixels, int count, const StoreRow& row, void* const out[3]) {
-  if (!row.interleaved || row.channels == 1) {
+  if (!row.interleaved && row.channels == 3 && row.dtype == DType::kFloat32) {
+    store_float_planes(pixels, count, row, static_cast<float*>(out[0]), static_cast<float*>(out[1]),
+                       static_cast<float*>(out[2]));
+  } else if (!row.interleaved || row.channels == 1) {
     for (int c = 0; c < row.channels; ++c) store_planes(pixels, count, row, c, out[c]);
   } else if (row.dtype == DType::kFloat32) {
     store_pixels(pixels, count, row, static_cast<float*>(out[0]));

@@ -23,7 +23,13 @@ class RowStore {
   void write(const std::uint32_t* pixels, int count, Color source, const TensorPlace& place,
              void* out) const;
 
+  // Copies row `from` of an image of the tensor, which is written, to row `to`.
+  void copy_row(std::size_t image, int from, int to, void* out) const;
+
  private:
+  // Bytes from the start of the tensor to channel c of a pixel.
+  std::size_t byte_of(const TensorPlace& place, std::size_t c) const;
+
   Spec spec_;
   const RowKernels& kernels_;
   std::vector<std::uint16_t> halves_;

@@ -95,6 +95,8 @@ def nms_batched(
 
 def _float32(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
     array = _numeric(values, name)
+    if array.dtype == np.float32:
+        return np.ascontiguousarray(array)
     # A value beyond float32 becomes inf, which the rules cover; it is no reason to warn.
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype=np.float32)
@@ -104,6 +106,8 @@ def _int32(values: npt.ArrayLike | None, name: str) -> IntArray | None:
     if values is None:
         return None
     array = _numeric(values, name)
+    if array.dtype == np.int32:
+        return np.ascontiguousarray(array)
     as_int = array.astype(np.int32, order="C") if _fits_int32(array) else None
     if as_int is None or not np.array_equal(as_int, array):
         raise InputDataError(

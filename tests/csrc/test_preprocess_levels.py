@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -51,3 +54,27 @@ def test_a_level_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="expected a level of this processor, scalar"):
         _core.use_cpu_level("avx1024")
     assert _core.cpu_level() in _core.cpu_levels()
+
+
+def level_in_a_process_with(variable: str) -> subprocess.CompletedProcess[str]:
+    code = "from visionrt import _core; print(_core.cpu_level())"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "VISIONRT_CPU_LEVEL": variable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_variable_names_a_level_or_is_passed_over():
+    assert level_in_a_process_with("scalar").stdout.strip() == "scalar"
+    missing = next(n for n in ("neon", "avx2") if n not in _core.cpu_levels())
+    for variable in ("", missing):
+        assert level_in_a_process_with(variable).stdout.strip() == _core.cpu_levels()[-1]
+
+
+def test_a_misspelt_variable_is_an_error():
+    done = level_in_a_process_with("avx-2")
+    assert done.returncode != 0
+    assert "one of scalar | neon | avx2 | avx512, got 'avx-2'" in done.stderr
