@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from trtconvert.calibration.options import METHODS, CalibrationOptions
-from trtconvert.guess import RecipeFlags
+from trtconvert.recipe_flags import RecipeFlags, flags_with_recipe
 from trtconvert.shapes import ShapeFlags, parse_shapes
 from visionrt.errors import UsageError
 from visionrt.labels import LABEL_SETS
@@ -31,6 +31,7 @@ _RECIPE_FLAGS = (
         help="How images become tensors: a preset, a preset with changes "
         "(imagenet,size=288x288), or JSON.",
     ),
+    click.option("--recipe", "recipe_file", type=PATH, metavar="FILE", help="What guess -o wrote."),
     click.option("--head-options", metavar="JSON", help="What the head needs, as an object."),
     click.option("--confidence", type=SHARE, help="Default score threshold."),
     click.option("--iou", type=SHARE, help="Default NMS threshold."),
@@ -80,11 +81,13 @@ def take_recipe_flags(flags: dict[str, Any]) -> RecipeFlags:
     """Move the recipe flags out of a command's keyword arguments.
 
     Raises:
-        UsageError: ``--head-options`` is not a JSON object.
+        UsageError: ``--head-options`` is not a JSON object, or ``--recipe`` no recipe.
     """
+    recipe_file: Path | None = flags.pop("recipe_file")
     options = _json_object(flags.pop("head_options"))
     names = ("task", "head", "labels", "preprocess", "confidence", "iou", "max_det")
-    return RecipeFlags(head_options=options, **{name: flags.pop(name) for name in names})
+    given = RecipeFlags(head_options=options, **{name: flags.pop(name) for name in names})
+    return given if recipe_file is None else flags_with_recipe(given, recipe_file)
 
 
 def take_shape_flags(flags: dict[str, Any]) -> ShapeFlags:

@@ -13,10 +13,11 @@ from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.reader import ImageReader, image_files
 from trtconvert.clean import clean_model
 from trtconvert.debug.layers import NOT_MAPPED, LayerFigures, measure_layers
-from trtconvert.guess import RecipeFlags, recipe_for
+from trtconvert.guess import recipe_for
 from trtconvert.load import load_model
 from trtconvert.precision import typer_for
 from trtconvert.progress import Progress, silent
+from trtconvert.recipe_flags import RecipeFlags
 from trtconvert.shapes import ShapeFlags, image_input_of, input_ranges
 from visionrt.recipe import Recipe
 
