@@ -38,13 +38,13 @@ MAIN_RESIZES = ("crop", "stretch", "letterbox")
 _SAME_SCALE = 0.1
 
 _TENSORFLOW = {"resize": "stretch", "color": "rgb", "mean": [127.5] * 3, "std": [127.5] * 3}
-_KNOWN: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
+_KNOWN: dict[tuple[str, str | None], tuple[dict[str, Any], str]] = {
     ("ssd", "tf_ssd_300"): (_TENSORFLOW, "TensorFlow's SSDs are fed so"),
     ("keypoints", "movenet"): (
         {"resize": "letterbox", "pad_value": 0, "color": "rgb", "mean": [0] * 3, "std": [1] * 3},
         "MoveNet is fed so",
     ),
-    ("centernet", "centerface"): (
+    ("centerface", None): (
         {"resize": "stretch", "color": "rgb", "mean": [0] * 3, "std": [1] * 3},
         "CenterFace is fed so",
     ),
@@ -57,13 +57,13 @@ _CONVENTIONS = {
     "instances": "letterbox",
     "obb": "letterbox",
 }
-_CONVENTIONS_OF_HEADS = {"ssd": "stretch", "detr": "stretch"}
+_CONVENTIONS_OF_HEADS = {"ssd": "stretch", "detr": "stretch", "centernet": "stretch"}
 
 
 def known_spec(head: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     """Fields of the spec that a published family is fed with, and why; None for other heads."""
     kind = options.get("form", options.get("anchors"))
-    return _KNOWN.get((head, kind)) if isinstance(kind, str) else None
+    return _KNOWN.get((head, kind if isinstance(kind, str) else None))
 
 
 def usual_resize(task: str, head: str) -> str:
