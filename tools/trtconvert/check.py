@@ -16,7 +16,7 @@ from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.backends.trt_library import TENSORRT_RTX, load_library, logger_of
 from visionrt.errors import MissingDependencyError, ModelError
 
-_OUTSIDE = "Export the model without NMS: visionrt runs it outside the engine."
+_OUTSIDE = "Cut it off with --nms outside: visionrt runs NMS outside the engine."
 _CUT = "Cut the graph before this node, or rewrite it with supported operators."
 # Operators that a TensorRT-RTX parser takes, or refuses in words that do not help, and that its
 # builder has no kernel for; established by building each.

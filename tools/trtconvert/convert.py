@@ -38,10 +38,9 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
     targets = chosen_targets(options, warnings)
     check_output(options)
 
-    loaded = load_model(options.model)
-    found = find_recipe(
-        loaded.model, options.recipe, options.shapes, images_to_judge_by(options), progress
-    )
+    loaded = load_model(options.model, options.recipe.cut)
+    flags = options.recipe.completed(loaded.told, loaded.told_by)
+    found = find_recipe(loaded.model, flags, options.shapes, images_to_judge_by(options), progress)
     recipe = found.recipe
     ranges = input_ranges(loaded.model, recipe.preprocess, options.shapes)
     clean = clean_model(

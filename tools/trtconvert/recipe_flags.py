@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trtconvert.cutting import Cut
 from visionrt.errors import UsageError
 from visionrt.recipe import Recipe
 
@@ -24,7 +25,8 @@ class RecipeFlags:
         head_options: overrides what is found, key by key.
         confidence, iou, max_det: thresholds.
         class_agnostic: see :class:`visionrt.recipe.Recipe`.
-        from_file: fields that a recipe file says, not the command line.
+        cut: where the graph is to end.
+        sources: by field, what says it where that is not the flag of its name.
     """
 
     task: str | None = None
@@ -36,11 +38,20 @@ class RecipeFlags:
     iou: float | None = None
     max_det: int | None = None
     class_agnostic: bool | None = None
-    from_file: frozenset[str] = frozenset()
+    cut: Cut = field(default_factory=Cut)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def source(self, name: str) -> str:
         """Where a field that was given comes from."""
-        return "--recipe" if name in self.from_file else f"--{name.replace('_', '-')}"
+        return self.sources.get(name, f"--{name.replace('_', '-')}")
+
+    def completed(self, said: Mapping[str, Any], source: str) -> RecipeFlags:
+        """With what ``said`` holds for fields that are not given."""
+        taken = {key: value for key, value in said.items() if getattr(self, key) is None}
+        if "head_options" in said:
+            taken["head_options"] = {**said["head_options"], **self.head_options}
+        sources = {**self.sources, **dict.fromkeys(taken, source)}
+        return dataclasses.replace(self, **taken, sources=sources)
 
 
 @dataclass(frozen=True)
@@ -110,8 +121,6 @@ def flags_with_recipe(flags: RecipeFlags, path: Path) -> RecipeFlags:
         "iou": recipe.iou,
         "max_det": recipe.max_det,
         "class_agnostic": recipe.class_agnostic,
+        "head_options": recipe.head_options,
     }
-    taken = {key: value for key, value in said.items() if getattr(flags, key) is None}
-    if not flags.head_options:
-        taken["head_options"] = recipe.head_options
-    return dataclasses.replace(flags, **taken, from_file=frozenset(taken))
+    return flags.completed(said, "--recipe")

@@ -47,8 +47,9 @@ def guess(
 
     Exits with 2, and the choices, where something is not to be told.
     """
-    loaded = load_model(model)
     recipe, shapes = take_recipe_flags(flags), take_shape_flags(flags)
+    loaded = load_model(model, recipe.cut)
+    recipe = recipe.completed(loaded.told, loaded.told_by)
     with Bars(enabled=not quiet) as progress:
         found = find_recipe(loaded.model, recipe, shapes, image_source(images), progress)
     if output is not None:

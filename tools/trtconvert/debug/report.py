@@ -116,8 +116,9 @@ def debug(options: DebugOptions, progress: Progress = silent) -> DebugReport:
 
 
 def _clean(options: DebugOptions, warnings: list[str]) -> tuple[ModelProto, Recipe]:
-    loaded = load_model(options.model)
-    recipe, _ = recipe_for(loaded.model, options.recipe, options.shapes)
+    loaded = load_model(options.model, options.recipe.cut)
+    flags = options.recipe.completed(loaded.told, loaded.told_by)
+    recipe, _ = recipe_for(loaded.model, flags, options.shapes)
     ranges = input_ranges(loaded.model, recipe.preprocess, options.shapes)
     keep_batch = not options.shapes.explicit
     return clean_model(loaded.model, ranges, keep_batch=keep_batch, warnings=warnings), recipe
