@@ -130,6 +130,15 @@ def _rcnn() -> Case:
     return Case(outputs, "instances", "mask_rcnn", options, answer)
 
 
+def _pasted() -> Case:
+    case = _rcnn()
+    large = np.zeros((3, 1, SIZE, SIZE), np.float32)
+    large[0, 0, :, :20] = 1  # its box begins at 8 and ends at 32
+    large[1] = 1
+    options = {**case.options, "region": "image"}
+    return Case({**case.outputs, "masks": large}, case.task, case.head, options, case.answer)
+
+
 def _points() -> np.ndarray:
     k = np.arange(17)
     return np.stack([10 + k, 12 + k / 2, np.where(k % 2, 0.75, 0.25)], axis=1)
@@ -256,6 +265,7 @@ CASES = {
     "yolo-seg v5": _instances("v5"),
     "yolo-seg end to end": _instances("end2end"),
     "mask r-cnn": _rcnn(),
+    "mask r-cnn, pasted": _pasted(),
     "yolo-pose v8": _pose("v8"),
     "yolo-pose end to end": _pose("end2end"),
     "simcc": _simcc(),

@@ -62,5 +62,10 @@ def _rows(checks: list[TargetCheck]) -> list[tuple[str, str, str, str]]:
             rows.append((found.target, "yes", "", ""))
         if found.missing:
             rows.append((found.target, "not here", found.missing, ""))
-        rows += [(found.target, "no", f"{p.node}: {p.reason}", p.fix) for p in found.problems]
+        alike: dict[tuple[str, str], list[str]] = {}
+        for problem in found.problems:
+            alike.setdefault((problem.reason, problem.fix), []).append(problem.node)
+        for (reason, fix), nodes in alike.items():
+            more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+            rows.append((found.target, "no", f"{nodes[0]}{more}: {reason}", fix))
     return rows
