@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU with its driver")
+    config.addinivalue_line("markers", "exports: exports real models in a Python of its own")
     config.addinivalue_line("markers", "slow: takes more than about ten seconds")
     config.stash[_NEEDS_GPU] = []
 

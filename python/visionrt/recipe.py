@@ -13,9 +13,12 @@ from visionrt.spec import PreprocessSpec
 # Which heads can serve which task. A head is the layout of the raw outputs.
 HEADS_BY_TASK: dict[str, tuple[str, ...]] = {
     "classify": ("classifier",),
-    "detect": ("ssd", "yolo", "yolox", "end2end", "detr", "boxes_scores", "nms_inside"),
+    "detect": (
+        *("ssd", "yolo", "yolox", "end2end", "detr", "boxes_scores", "nms_inside"),
+        "centernet",
+    ),
     "segment": ("logits",),
-    "keypoints": ("keypoints", "yolo_pose", "simcc", "heatmaps"),
+    "keypoints": ("keypoints", "yolo_pose", "simcc", "heatmaps", "centerface"),
     "instances": ("proto_mask", "mask_rcnn"),
     "obb": ("obb",),
 }

@@ -130,6 +130,15 @@ def _rcnn() -> Case:
     return Case(outputs, "instances", "mask_rcnn", options, answer)
 
 
+def _pasted() -> Case:
+    case = _rcnn()
+    large = np.zeros((3, 1, SIZE, SIZE), np.float32)
+    large[0, 0, :, :20] = 1  # its box begins at 8 and ends at 32
+    large[1] = 1
+    options = {**case.options, "region": "image"}
+    return Case({**case.outputs, "masks": large}, case.task, case.head, options, case.answer)
+
+
 def _points() -> np.ndarray:
     k = np.arange(17)
     return np.stack([10 + k, 12 + k / 2, np.where(k % 2, 0.75, 0.25)], axis=1)
@@ -217,14 +226,46 @@ def _classifier(shape: tuple[int, ...]) -> Case:
     return Case({"y": scores.reshape(shape)}, "classify", "classifier", options, answer)
 
 
+def _segmenter(form: str, layout: str) -> Case:
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[8:24, 4:40] = 1
+    if form == "argmax":
+        out = mask[None].astype(np.int64)
+    elif form == "probability":
+        # The graph ends in a Sigmoid: its input is stored.
+        out = np.where(mask, 1, -1).astype(np.float32)[None, None]
+    else:
+        mask[30:50] = 2
+        out = 8 * (np.arange(3)[:, None, None] == mask).astype(np.float32)[None]
+    if layout == "nhwc":
+        out = np.moveaxis(out, 1, 3).copy()
+    options = {"output": "y", "form": form, "layout": layout}
+    last = {"y": "Sigmoid"} if form == "probability" else {}
+    return Case({"y": out}, "segment", "logits", options, {"mask": mask}, last=last)
+
+
+def _movenet() -> Case:
+    points = _points()
+    out = points[None, None][..., [1, 0, 2]] / [SIZE, SIZE, 1]
+    options = {"output": "y", "form": "movenet"}
+    outputs = {"y": out.astype(np.float32)}
+    return Case(outputs, "keypoints", "keypoints", options, {"keypoints": points[None]})
+
+
 CASES = {
     "classifier [1, C]": _classifier((1, 1000)),
     "classifier [1, C, 1, 1]": _classifier((1, 1001, 1, 1)),
     "classifier [1, 1, 1, C]": _classifier((1, 1, 1, 1001)),
+    "segmentation by logits": _segmenter("logits", "nchw"),
+    "segmentation by logits, channels last": _segmenter("logits", "nhwc"),
+    "segmentation by one probability": _segmenter("probability", "nchw"),
+    "segmentation by class ids": _segmenter("argmax", "nchw"),
+    "movenet": _movenet(),
     "yolo-seg v8": _instances("v8"),
     "yolo-seg v5": _instances("v5"),
     "yolo-seg end to end": _instances("end2end"),
     "mask r-cnn": _rcnn(),
+    "mask r-cnn, pasted": _pasted(),
     "yolo-pose v8": _pose("v8"),
     "yolo-pose end to end": _pose("end2end"),
     "simcc": _simcc(),

@@ -87,6 +87,71 @@ def _boxes_scores() -> Case:
     return Case(outputs, "detect", "boxes_scores", options, _ANSWER)
 
 
+def _centernet(activation: str) -> Case:
+    heat = np.full((1, 3, 16, 16), -30 if activation == "sigmoid" else 0, np.float32)
+    size, offset = np.zeros((1, 2, 16, 16), np.float32), np.zeros((1, 2, 16, 16), np.float32)
+    for row, column, class_id, score, (cx, cy, w, h) in (
+        (4, 5, 0, 0.875, _CENTRES[0]), (10, 11, 1, 0.5, _CENTRES[2])
+    ):  # fmt: skip
+        logit = np.log(score / (1 - score))
+        heat[0, class_id, row, column] = logit if activation == "sigmoid" else score
+        # A neighbour that is not a peak.
+        heat[0, class_id, row, column + 1] = 0 if activation == "sigmoid" else score - 0.125
+        size[0, :, row, column] = w / 4, h / 4
+        offset[0, :, row, column] = cx / 4 - column, cy / 4 - row
+    if activation == "sigmoid":
+        heat[0, 1, 10, 12] = -1
+    outputs = {"hm": heat, "wh": size, "reg": offset}
+    options = {"heatmap": "hm", "size": "wh", "offset": "reg", "activation": activation}
+    return Case(outputs, "detect", "centernet", options, _ANSWER)
+
+
+def _centerface() -> Case:
+    maps = {"heatmap": 1, "scale": 2, "offset": 2, "landmarks": 10}
+    outputs = {name: np.zeros((1, c, 16, 16), np.float32) for name, c in maps.items()}
+    cells = (((4, 5), 0.875, _XYXY[0]), ((4, 6), 0.75, _XYXY[0]), ((10, 11), 0.5, _XYXY[1]))
+    for (row, column), score, (x0, y0, x1, y1) in cells:
+        outputs["heatmap"][0, 0, row, column] = score
+        outputs["scale"][0, :, row, column] = np.log([(y1 - y0) / 4, (x1 - x0) / 4])
+        centre = [(y0 + y1) / 8 - row - 0.5, (x0 + x1) / 8 - column - 0.5]
+        outputs["offset"][0, :, row, column] = centre
+        # Landmark k is at (k / 8, k / 4) of the box's height and width.
+        outputs["landmarks"][0, :, row, column] = np.ravel([(k / 8, k / 4) for k in range(5)])
+    points = np.zeros((2, 5, 3))
+    for face, (score, (x0, y0, x1, y1)) in enumerate(zip((0.875, 0.5), _XYXY, strict=True)):
+        for k in range(5):
+            points[face, k] = [x0 + k / 4 * (x1 - x0), y0 + k / 8 * (y1 - y0), score]
+    options = {name if name != "scale" else "size": name for name in outputs}
+    answer = {"keypoints": points, "xyxy": _XYXY, "confidence": [0.875, 0.5], "class_id": [0, 0]}
+    return Case(outputs, "keypoints", "centerface", options, answer)
+
+
+def _ssd() -> Case:
+    # Codes of 0 are the anchors themselves; the last is moved by 15 / 10 and -5 / 10 of its height
+    # and width, and made twice as high.
+    anchors = [[cy / SIZE, cx / SIZE, h / SIZE, w / SIZE] for cx, cy, w, h in _CENTRES]
+    anchors[2] = [(40 - 24) / SIZE, (44 + 4) / SIZE, 16 / SIZE, 8 / SIZE]
+    codes = np.zeros((1, 3, 4), np.float32)
+    codes[0, 2] = [15, -5, 5 * np.log(2), 0]
+    scores = np.array([[[0, 0.875, 0.125], [0, 0.75, 0], [0.5, 0, 0.5]]], np.float32)
+    options = {"boxes": "b", "scores": "s", "anchors": anchors, "activation": "none"}
+    answer = _ANSWER | {"class_id": [1, 2]}
+    return Case({"b": codes, "s": scores}, "detect", "ssd", options, answer)
+
+
+def _yolox() -> Case:
+    out = np.zeros((1, 84, 7), np.float32)
+    # Two cells of stride 8, which come first, and one of stride 16.
+    for row, (column, line, stride), scores, (cx, cy, w, h) in (
+        (18, (2, 2, 8), (0.875, 0.125), _CENTRES[0]),
+        (19, (3, 2, 8), (0.75, 0), _CENTRES[1]),
+        (74, (2, 2, 16), (0, 0.5), _CENTRES[2]),
+    ):
+        place = [cx / stride - column, cy / stride - line]
+        out[0, row] = [*place, *np.log([w / stride, h / stride]), 1, *scores]
+    return Case({"y": out}, "detect", "yolox", {"output": "y"}, _ANSWER)
+
+
 DETECTORS = {
     "yolo v8": _grid("v8"),
     "yolo v5": _grid("v5"),
@@ -95,6 +160,8 @@ DETECTORS = {
     "detr by sigmoid": _detr("sigmoid"),
     "torchvision's detectors": _torchvision(),
     "tensorflow's detection api": _tensorflow(),
+    "centernet": _centernet("sigmoid"),
+    "centerface": _centerface(),
 }
-# Nothing in its shapes gives this one away: the user names it.
-NAMED = {"boxes and scores": _boxes_scores()}
+# Their shapes do not give these away, or not all of it: the user names them.
+NAMED = {"boxes and scores": _boxes_scores(), "ssd": _ssd(), "yolox": _yolox()}

@@ -49,7 +49,7 @@ def check(result: Any, case: Case) -> None:
         got = getattr(result, field)
         assert got.shape == np.shape(wanted), field
         # The constants are binary fractions; a softmax and the angle of pi / 2 are rounded.
-        tolerance = 2e-6 if field in ("confidence", "xywhr", "xyxy") else 0
+        tolerance = 2e-6 if field in ("confidence", "xywhr", "xyxy", "keypoints") else 0
         np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance, err_msg=field)
 
 

@@ -16,14 +16,20 @@ from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.backends.trt_library import TENSORRT_RTX, load_library, logger_of
 from visionrt.errors import MissingDependencyError, ModelError
 
-_OUTSIDE = "Export the model without NMS: visionrt runs it outside the engine."
-_CUT = "Cut the graph before this node, or rewrite it with supported operators."
+_OUTSIDE = "Cut it off with --nms outside: visionrt runs NMS outside the engine."
+_TWO_STAGES = (
+    "A second stage reads what an NMS chose, so nothing can be cut off: build it with --target cpu."
+)
+_CUT = "Cut the graph before this node (--outputs), or rewrite it with supported operators."
+_SELECT = "Cut the graph before this node with --outputs, or rewrite it without selections."
+# What an NMS brings with it goes when the NMS goes.
+_BY_AN_NMS = (_OUTSIDE, _SELECT)
 # Operators that a TensorRT-RTX parser takes, or refuses in words that do not help, and that its
 # builder has no kernel for; established by building each.
 _RTX_REFUSES = {
     "NonMaxSuppression": ("TensorRT-RTX has no NMS layer", _OUTSIDE),
-    "NonZero": ("the number of its results depends on the data", _CUT),
-    "RoiAlign": ("it needs a driver to build", _CUT),
+    "NonZero": ("the number of its results depends on the data", _SELECT),
+    "RoiAlign": ("it needs a driver to build", _SELECT),
     "DeformConv": ("no kernel", _CUT),
     "DynamicQuantizeLinear": ("TensorRT takes static symmetric quantization only", _CUT),
     "ConvInteger": ("TensorRT takes quantization as Q/DQ pairs only", _CUT),
@@ -108,10 +114,17 @@ def refuse_known(clean: ModelProto, targets: Sequence[Target]) -> None:
 
 def known_problems(model: ModelProto) -> Iterator[Problem]:
     """Nodes that a TensorRT-RTX builder is known to refuse."""
-    for node in all_nodes(model.graph):
+    nodes = list(all_nodes(model.graph))
+    operators = {node.op_type for node in nodes}
+    instead = ""
+    if "NonMaxSuppression" in operators:
+        instead = _TWO_STAGES if "RoiAlign" in operators else _OUTSIDE
+    for node in nodes:
         found = _RTX_REFUSES.get(node.op_type)
         if found is not None and node.domain == "":
-            yield Problem(node_label(node), *found)
+            reason, fix = found
+            fix = instead if instead and fix in _BY_AN_NMS else fix
+            yield Problem(node_label(node), reason, fix)
         elif node.op_type == "Resize" and _is_antialiased(node):
             yield Problem(node_label(node), "antialiased resizing has no kernel", _CUT)
 

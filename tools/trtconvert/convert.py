@@ -15,8 +15,8 @@ from trtconvert.building import build_plans, chosen_targets, notes_on
 from trtconvert.check import refuse_known
 from trtconvert.choose import choose_precision
 from trtconvert.clean import clean_model
-from trtconvert.evidence import evidence_for
-from trtconvert.guess import recipe_for
+from trtconvert.evidence import evidence_for, images_to_judge_by
+from trtconvert.guess import find_recipe
 from trtconvert.load import load_model
 from trtconvert.operating_point import keep_operating_point
 from trtconvert.options import BuildOptions
@@ -38,8 +38,10 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
     targets = chosen_targets(options, warnings)
     check_output(options)
 
-    loaded = load_model(options.model)
-    recipe, reasons = recipe_for(loaded.model, options.recipe, options.shapes)
+    loaded = load_model(options.model, options.recipe.cut)
+    flags = options.recipe.completed(loaded.told, loaded.told_by)
+    found = find_recipe(loaded.model, flags, options.shapes, images_to_judge_by(options), progress)
+    recipe = found.recipe
     ranges = input_ranges(loaded.model, recipe.preprocess, options.shapes)
     clean = clean_model(
         loaded.model, ranges, keep_batch=not options.shapes.explicit, warnings=warnings
@@ -67,7 +69,7 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         verification=agreement.to_json(),
         search=None if choice.search is None else choice.search.to_json(),
         recipe=recipe,
-        reasons=reasons,
+        reasons=found.reasons,
         warnings=tuple(warnings),
         audit=None if audit is None else audit.to_json(),
         subset=None if subset is None else subset.to_json(),

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from trtconvert.head_guess import CERTAIN, LIKELY, HeadGuess, Outputs, Rule, said
+from visionrt.manifest import TensorInfo
 
 _MOST_BOXES = 1000  # of models that need no NMS; grids have more cells
 _DETR_QUERIES = 100  # DETR alone has so few, and it alone scores by softmax
+_CENTRE_CELL = 4  # pixels of the tensor per cell of a heat map
+_FACE_LANDMARKS = 10
+_SIZE_WORDS = ("wh", "size", "scale")
 _ACTIVATIONS = ("Sigmoid", "Softmax")
 # Names of boxes, scores, classes and count where an NMS is in the graph, and the form of a box.
 _NAMED = (
@@ -103,4 +107,41 @@ def _torchvision(outputs: Outputs) -> HeadGuess | None:
     return HeadGuess("detect", "nms_inside", options, reason, confidence=LIKELY)
 
 
-RULES: Sequence[Rule] = (end2end, detr, nms_inside)
+def centernet(outputs: Outputs) -> HeadGuess | None:
+    """Maps of one size: class scores, and twice two channels; ten more are CenterFace's."""
+    shapes = {info.shape[2:] for info in outputs.infos}
+    if len(outputs.infos) not in (3, 4) or any(len(info.shape) != 4 for info in outputs.infos):
+        return None
+    height, width = outputs.size
+    if shapes != {(height // _CENTRE_CELL, width // _CENTRE_CELL)}:
+        return None
+    pairs = [info for info in outputs.infos if info.shape[1] == 2]
+    rest = [info for info in outputs.infos if info.shape[1] != 2]
+    landmarks = [info for info in rest if info.shape[1] == _FACE_LANDMARKS]
+    heat = [info for info in rest if info not in landmarks]
+    if len(pairs) != 2 or len(heat) != 1 or len(landmarks) != len(outputs.infos) - 3:
+        return None
+    size, offset, why = _size_and_offset(pairs)
+    options = {"heatmap": heat[0].name, "size": size.name, "offset": offset.name}
+    if landmarks and heat[0].shape[1] == 1:
+        options["landmarks"] = landmarks[0].name
+        reason = "a heat map, sizes, offsets and five landmarks at a quarter of the image's size"
+        return HeadGuess("keypoints", "centerface", options, reason, why=why, confidence=CERTAIN)
+    if landmarks:
+        return None
+    options["activation"] = "none" if outputs.last_op[heat[0].name] == "Sigmoid" else "sigmoid"
+    classes = heat[0].shape[1] if isinstance(heat[0].shape[1], int) else None
+    reason = "a heat map per class, sizes and offsets at a quarter of the image's size"
+    return HeadGuess("detect", "centernet", options, reason, classes, why=why, confidence=CERTAIN)
+
+
+def _size_and_offset(pairs: Sequence[TensorInfo]) -> tuple[TensorInfo, TensorInfo, dict[str, str]]:
+    """Which of two outputs is the size: told by its name, else the first."""
+    is_size = [any(word in info.name.lower() for word in _SIZE_WORDS) for info in pairs]
+    if is_size == [False, True]:
+        return pairs[1], pairs[0], {"size": "by its name"}
+    how = "by its name" if is_size == [True, False] else "the first of two outputs of one shape"
+    return pairs[0], pairs[1], {"size": how}
+
+
+RULES: Sequence[Rule] = (end2end, detr, nms_inside, centernet)

@@ -12,6 +12,7 @@ from onnx import ModelProto
 from trtconvert.calibration.reader import ImageReader, image_files
 from trtconvert.options import BuildOptions
 from trtconvert.progress import Progress
+from trtconvert.recipe_flags import ImageSource
 from trtconvert.verify import MaxDrop, enforce, labels_beside, verify
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.heads import Frame, head_for
@@ -85,6 +86,31 @@ class Evidence:
             head.decode(first, [frame], options_for(self.recipe))
         finally:
             backend.close()
+
+
+def image_source(*folders: Path | Sequence[Path] | None) -> ImageSource:
+    """Images to find a preprocess spec by: of the first folder or list that is not None.
+
+    Raises:
+        InputDataError: no such folder, no images, or a broken ``labels.csv``.
+    """
+    for folder in folders:
+        if folder is not None:
+            labels = labels_beside(folder) if isinstance(folder, Path) else {}
+            return ImageSource(image_files(folder), labels)
+    return ImageSource()
+
+
+def images_to_judge_by(options: BuildOptions) -> ImageSource:
+    """``--images``, else the calibration images; none where the spec is given.
+
+    Raises:
+        InputDataError: see :func:`image_source`.
+    """
+    if options.recipe.preprocess is not None:
+        return ImageSource()
+    calibration = options.calibration
+    return image_source(options.images, calibration.images or None if calibration else None)
 
 
 def evidence_in(reference: ModelProto, recipe: Recipe, folder: Path) -> Evidence:

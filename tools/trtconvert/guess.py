@@ -1,4 +1,4 @@
-"""Finds a model's recipe: what the flags say, then its metadata, then the shapes of its graph.
+"""Finds a model's recipe: what the flags say, then its metadata, its graph, and images.
 
 Nothing is guessed silently: every field has a reason, and where the graph leaves a choice that
 would change results (which head, how images were normalised), the user is asked.
@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from onnx import ModelProto
 
 from trtconvert.graph import tensor_info
-from trtconvert.head_guess import HeadGuess, Outputs, last_operators
+from trtconvert.head_guess import LIKELY, HeadGuess, Outputs, last_operators
 from trtconvert.head_rules import classifier_guess, guess_head, segmentation
 from trtconvert.input_spec import spec_from_text
 from trtconvert.metadata import recipe_in
 from trtconvert.passes.dims import settle_dims
+from trtconvert.preprocessing.choices import known_spec
+from trtconvert.preprocessing.detect import detect_spec
+from trtconvert.progress import Progress, silent
+from trtconvert.recipe_flags import FoundRecipe, ImageSource, RecipeFlags
 from trtconvert.shapes import ShapeFlags, input_ranges
 from visionrt.errors import UsageError
 from visionrt.labels import read_labels
 from visionrt.recipe import HEADS, HEADS_BY_TASK, TASKS, Recipe
 from visionrt.spec import PRESETS, PreprocessSpec
 
+__all__ = ["FoundRecipe", "ImageSource", "RecipeFlags", "find_recipe", "recipe_for"]
+
+_METADATA = "the model's metadata"
 # Label sets that go with a number of classes, when nothing else names them.
 _USUAL_LABELS = {
     ("classify", 1000): "imagenet1000",
@@ -34,32 +40,32 @@ _USUAL_LABELS = {
 }
 
 
-@dataclass(frozen=True)
-class RecipeFlags:
-    """What the user says about the model; None where nothing was said.
-
-    Attributes:
-        task, head: see :class:`visionrt.recipe.Recipe`.
-        labels: name of a label set, or a text file.
-        preprocess: a preset, a preset with changes, or JSON.
-        head_options: overrides what is found, key by key.
-        confidence, iou, max_det: thresholds.
-    """
-
-    task: str | None = None
-    head: str | None = None
-    labels: str | None = None
-    preprocess: str | None = None
-    head_options: Mapping[str, Any] = field(default_factory=dict)
-    confidence: float | None = None
-    iou: float | None = None
-    max_det: int | None = None
-
-
 def recipe_for(
     model: ModelProto, flags: RecipeFlags, shapes: ShapeFlags | None = None
 ) -> tuple[Recipe, dict[str, str]]:
-    """The recipe of a model, and a reason per field.
+    """The recipe of a model by flags, metadata and structure, and a reason per field.
+
+    Raises:
+        UsageError, ModelError: see :func:`find_recipe`.
+    """
+    found = find_recipe(model, flags, shapes)
+    return found.recipe, dict(found.reasons)
+
+
+def find_recipe(
+    model: ModelProto,
+    flags: RecipeFlags,
+    shapes: ShapeFlags | None = None,
+    images: ImageSource | None = None,
+    progress: Progress = silent,
+) -> FoundRecipe:
+    """The recipe of a model, with a reason and a confidence per field.
+
+    Args:
+        model: the float32 model.
+        flags, shapes: as given on the command line.
+        images: run through the model where nothing else says how it is fed.
+        progress: told of each image.
 
     Raises:
         UsageError: something is missing or ambiguous; the message lists the choices.
@@ -68,49 +74,88 @@ def recipe_for(
     shapes = shapes or ShapeFlags()
     metadata = recipe_in(model)
     reasons: dict[str, str] = {}
-    spec = _preprocess(model, flags, shapes, metadata, reasons)
+    sure: dict[str, float] = {}
+    spec, is_given = _given_spec(model, flags, shapes, metadata, reasons)
     guess = _head(_outputs(model, spec, shapes), flags, metadata)
-    reasons["task"] = "--task" if flags.task else guess.reason
-    reasons["head"] = "--head" if flags.head else guess.reason
-    for key in guess.options:
-        reasons[f"head_options.{key}"] = guess.why.get(key, "goes with the head")
-    for key in flags.head_options:
-        reasons[f"head_options.{key}"] = "--head-options"
+    said = metadata is not None and guess.reason == _METADATA
+    for key in ("task", "head"):
+        given = getattr(flags, key) is not None
+        reasons[key] = flags.source(key) if given else guess.reason
+        sure[key] = 1.0 if given or said else guess.confidence
     options = {**guess.options, **flags.head_options}
+    for key in options:
+        given = key in flags.head_options
+        reason = flags.source("head_options") if given else guess.why.get(key, "goes with the head")
+        reasons[f"head_options.{key}"] = reason
+        sure[f"head_options.{key}"] = 1.0 if given or said else guess.confidence
     labels = _labels(flags, metadata, guess, options, reasons)
-    thresholds = {
-        key: value
-        for key in ("confidence", "iou", "max_det")
-        if (value := getattr(flags, key)) is not None
-    }
-    reasons |= {key: f"--{key.replace('_', '-')}" for key in thresholds}
-    recipe = Recipe(guess.task, guess.head, spec, labels=labels, head_options=options, **thresholds)
-    return recipe, reasons
+    sure |= {"labels": LIKELY if "as many as" in reasons["labels"] else 1.0} if labels else {}
+    names = ("confidence", "iou", "max_det", "class_agnostic")
+    given_fields = {key: v for key in names if (v := getattr(flags, key)) is not None}
+    reasons |= {key: flags.source(key) for key in given_fields}
+    recipe = Recipe(
+        guess.task, guess.head, spec, labels=labels, head_options=options, **given_fields
+    )
+    ranking: Sequence[tuple[str, float]] = ()
+    if is_given:
+        sure |= {key: 1.0 for key in reasons if key.startswith("preprocess")}
+    else:
+        recipe, ranking = _found_spec(model, recipe, images, (reasons, sure), progress)
+    return FoundRecipe(recipe, reasons, sure, ranking)
 
 
-def _preprocess(
+def _given_spec(
     model: ModelProto,
     flags: RecipeFlags,
     shapes: ShapeFlags,
     metadata: Recipe | None,
     reasons: dict[str, str],
-) -> PreprocessSpec:
-    text, reason = flags.preprocess, "--preprocess"
+) -> tuple[PreprocessSpec, bool]:
+    """The spec of flags or metadata, else one that only has the graph's geometry; and which."""
+    text, reason = flags.preprocess, flags.source("preprocess")
     if text is None and metadata is not None:
         # Layout and type are the graph's to say: exports differ in them.
         fields = metadata.preprocess.to_json()
         text = json.dumps({key: fields[key] for key in fields if key not in ("layout", "dtype")})
-        reason = "the model's metadata"
-    if text is None:
+        reason = _METADATA
+    spec, found = spec_from_text(text or "none", model, shapes)
+    if text is not None:
+        reasons["preprocess"] = reason
+    reasons |= {f"preprocess.{key}": value for key, value in found.items()}
+    return spec, text is not None
+
+
+def _found_spec(
+    model: ModelProto,
+    recipe: Recipe,
+    images: ImageSource | None,
+    notes: tuple[dict[str, str], dict[str, float]],
+    progress: Progress,
+) -> tuple[Recipe, Sequence[tuple[str, float]]]:
+    """The recipe with a spec that its head or images tell, and the specs that were tried."""
+    reasons, sure = notes
+    for key in ("size", "layout", "dtype"):
+        sure[f"preprocess.{key}"] = 1.0
+    known = known_spec(recipe.head, recipe.head_options)
+    if known is not None:
+        fields, reason = known
+        if recipe.preprocess.dtype == "uint8":
+            fields = fields | {"mean": [0] * 3, "std": [1] * 3}
+        reasons["preprocess"] = reason
+        sure |= {f"preprocess.{key}": sure["head"] for key in fields}
+        spec = recipe.preprocess.replace(**fields)
+        return dataclasses.replace(recipe, preprocess=spec), ()
+    if images is None or not images.files:
         raise UsageError(
             "--preprocess, since nothing in the file says how images were prepared in training",
             got="none",
-            fix=f"Give a preset ({', '.join(PRESETS)}), with changes as in tf,std=255, or JSON.",
+            fix=f"Give a preset ({', '.join(PRESETS)}), with changes as in tf,std=255, or JSON; "
+            "or --images FOLDER, best with a labels.csv, to find it by.",
         )
-    spec, found = spec_from_text(text, model, shapes)
-    reasons["preprocess"] = reason
-    reasons |= {f"preprocess.{key}": value for key, value in found.items()}
-    return spec
+    found = detect_spec(model, recipe, images.files, images.labels, progress)
+    reasons |= {f"preprocess.{key}": reason for key, reason in found.reasons.items()}
+    sure |= {f"preprocess.{key}": value for key, value in found.confidence.items()}
+    return dataclasses.replace(recipe, preprocess=found.spec), found.ranking
 
 
 def _outputs(model: ModelProto, spec: PreprocessSpec, shapes: ShapeFlags) -> Outputs:
@@ -155,7 +200,7 @@ def _by_metadata(guess: HeadGuess | None, metadata: Recipe) -> HeadGuess | None:
     if metadata.task == "classify":
         return guess  # the graph says how many classes there are, and what it ends in
     options = dict(metadata.head_options)
-    return HeadGuess(metadata.task, metadata.head, options, "the model's metadata")
+    return HeadGuess(metadata.task, metadata.head, options, _METADATA)
 
 
 def _of_task(outputs: Outputs, task: str, flags: RecipeFlags) -> HeadGuess | None:
@@ -181,9 +226,11 @@ def _labels(
     if guess.task == "classify" and classes is not None:
         classes -= int(options.get("offset", 0))
     if flags.labels is not None:
-        labels, reasons["labels"] = read_labels(flags.labels), "--labels"
+        named = flags.labels
+        labels = read_labels(named) if isinstance(named, str) else named
+        reasons["labels"] = flags.source("labels")
     elif metadata is not None and metadata.labels:
-        labels, reasons["labels"] = metadata.labels, "the model's metadata"
+        labels, reasons["labels"] = metadata.labels, _METADATA
     elif classes is not None and (usual := _USUAL_LABELS.get((guess.task, classes))):
         labels = read_labels(usual)
         reasons["labels"] = f"{classes} classes, as many as {usual} has"

@@ -78,9 +78,12 @@ def mask_rcnn(outputs: Outputs) -> HeadGuess | None:
     if len(boxes) != 1 or len(masks) != 1:
         return None
     sides = masks[0].shape[-2:]
+    # Sizes that inference cannot know are of masks that the graph pastes into its image.
+    is_pasted = sides == outputs.size or any(isinstance(side, str) for side in sides)
     has_batch = len(boxes[0].shape) == 3
     axes = (4, 5) if has_batch else (4,)
-    if sides[0] != sides[1] or sides[0] not in _MASK_SIDES or len(masks[0].shape) not in axes:
+    is_small = sides[0] == sides[1] and sides[0] in _MASK_SIDES
+    if not (is_small or is_pasted) or len(masks[0].shape) not in axes:
         return None
     rest = [o for o in outputs.infos if o is not boxes[0] and o is not masks[0]]
     if any(len(o.shape) != len(boxes[0].shape) - 1 for o in rest):
@@ -97,6 +100,9 @@ def mask_rcnn(outputs: Outputs) -> HeadGuess | None:
         "masks": masks[0].name,
     }
     reason = f"boxes, scores and labels, and a mask of {sides[0]}×{sides[1]} for each"
+    if is_pasted:
+        options["region"] = "image"
+        reason = "boxes, scores and labels, and a mask of the image's size for each"
     return HeadGuess("instances", "mask_rcnn", options, reason, confidence=CERTAIN)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
+from trtconvert.cutting import Cut
 from trtconvert.external_data import read_external_data
 from trtconvert.graph import (
     CORE_DOMAINS,
@@ -21,6 +24,7 @@ from trtconvert.graph import (
     one_line,
     opset_of,
 )
+from trtconvert.nms_in_graph import apply_cut
 from trtconvert.ordering import order_nodes
 from visionrt.errors import InputDataError, ModelError
 
@@ -49,6 +53,8 @@ class LoadedModel:
         sha256: of the ONNX file, hex; external data files are not part of it.
         file_bytes: size of the ONNX file.
         external_files: names of the data files that were read, relative to the model's folder.
+        told: fields of the recipe that are known from what was cut off.
+        told_by: what that was.
     """
 
     model: ModelProto
@@ -56,15 +62,18 @@ class LoadedModel:
     sha256: str
     file_bytes: int
     external_files: tuple[str, ...] = ()
+    told: Mapping[str, Any] = field(default_factory=dict)
+    told_by: str = ""
 
 
-def load_model(path: str | os.PathLike[str]) -> LoadedModel:
-    """Read and check an ONNX model.
+def load_model(path: str | os.PathLike[str], cut: Cut | None = None) -> LoadedModel:
+    """Read and check an ONNX model; what is cut off is not checked.
 
     Raises:
         InputDataError: the file, or one with its external data, is missing or cannot be read.
         ModelError: not ONNX, truncated, above 2 GiB, of an unsupported operator set, with an
-            unknown operator, a cycle, an undefined input or no inputs.
+            unknown operator, a cycle, an undefined input or no inputs; nothing to cut.
+        UsageError: ``cut`` names tensors that are not there.
     """
     source = Path(path)
     data = _read(source)
@@ -72,9 +81,10 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
     if not _all_text(model):
         raise _broken("names in UTF-8", "other bytes in a name")
     external = read_external_data(model, source.parent, MAX_MODEL_BYTES)
-    check_graph(model)
+    left = apply_cut(model, cut or Cut())
+    check_graph(left.model)
     digest = hashlib.sha256(data).hexdigest()
-    return LoadedModel(model, source, digest, len(data), external)
+    return LoadedModel(left.model, source, digest, len(data), external, left.recipe, left.reason)
 
 
 def check_graph(model: ModelProto) -> None:
@@ -213,7 +223,7 @@ def _why_unknown(op_type: str, domain: str, version: int) -> str:
             return f"not in operator set {version}, which the model declares"
         return "removed from ONNX" if schema.deprecated else ""
     if op_type.endswith("_TRT"):
-        return "a TensorRT plugin (export without NMS: it runs outside the engine)"
+        return "a TensorRT plugin (cut it off with --nms outside: NMS then runs outside the engine)"
     if domain.startswith("com.microsoft"):
         return "only ONNX Runtime has it (take the model from before its optimizer)"
     return "no such operator" if known_domain else f"the domain {domain!r} is not part of ONNX"

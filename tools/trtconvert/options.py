@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trtconvert.calibration.options import CalibrationOptions
-from trtconvert.guess import RecipeFlags
+from trtconvert.recipe_flags import RecipeFlags
 from trtconvert.shapes import ShapeFlags
 from trtconvert.verify import MaxDrop
 from visionrt.errors import UsageError

@@ -21,6 +21,8 @@ _CLASSES = {
     "detr": ("detr", "DetrHead"),
     "boxes_scores": ("boxes_scores", "BoxesScoresHead"),
     "nms_inside": ("nms_inside", "NmsInsideHead"),
+    "centernet": ("centernet", "CenterNetHead"),
+    "centerface": ("centerface", "CenterFaceHead"),
     "logits": ("logits", "LogitsHead"),
     "keypoints": ("keypoints", "KeypointsHead"),
     "yolo_pose": ("yolo_pose", "YoloPoseHead"),

@@ -13,6 +13,8 @@ Head options:
     normalised: whether boxes are in 0…1 of the tensor; default false.
     order: ``xyxy`` (default) or ``yxyx``, as TensorFlow has them.
     offset: subtracted from the labels: 1 for models whose class 0 is the background; default 0.
+    region: what a mask covers: its ``box`` (default), or the whole ``image``, where the graph has
+        pasted it, as torchvision's export does.
     threshold: of the masks; default 0.5.
 """
 
@@ -46,12 +48,13 @@ class MaskRcnnHead:
     """See the module."""
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
-        known = (*_PARTS, "normalised", "order", "offset", "threshold")
+        known = (*_PARTS, "normalised", "order", "offset", "region", "threshold")
         options = check_options(recipe, known)
         self._recipe = recipe
         self._names = {part: output_named(recipe, outputs, part).name for part in _PARTS}
         self._normalised = choice(recipe, "normalised", (False, True), False)
         self._order = choice(recipe, "order", ("xyxy", "yxyx"), "xyxy")
+        self._fills_image = choice(recipe, "region", ("box", "image"), "box") == "image"
         self._offset = choice(recipe, "offset", (0, 1), 0)
         threshold = options.get("threshold", 0.5)
         if not (isinstance(threshold, (int, float)) and 0 < threshold < 1):
@@ -102,9 +105,13 @@ class MaskRcnnHead:
         if self._normalised:
             height, width = self._recipe.preprocess.size
             tensor = tensor * np.array([width, height] * 2, np.float32)
+        covered = tensor
+        if self._fills_image:
+            height, width = self._recipe.preprocess.size
+            covered = np.broadcast_to(np.array([0, 0, width, height], np.float32), tensor.shape)
         g = frame.geometry
         scale = np.array([g.scale_x, g.scale_y] * 2, np.float32)
-        whole = (tensor - np.array([g.offset_x, g.offset_y] * 2, np.float32)) * scale
+        whole = (covered - np.array([g.offset_x, g.offset_y] * 2, np.float32)) * scale
         return Instances(
             PastedMasks(masks[rows].copy(), whole, self._threshold),
             image_hw=frame.image_hw,

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from trtconvert.calibration.options import METHODS, CalibrationOptions
-from trtconvert.guess import RecipeFlags
+from trtconvert.cutting import NMS_CHOICES, Cut
+from trtconvert.recipe_flags import RecipeFlags, flags_with_recipe
 from trtconvert.shapes import ShapeFlags, parse_shapes
 from visionrt.errors import UsageError
 from visionrt.labels import LABEL_SETS
@@ -21,6 +22,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 SHARE = click.FloatRange(0, 1)
 
+_CUT_FLAGS = (
+    click.option(
+        "--nms",
+        type=click.Choice(NMS_CHOICES),
+        default="inside",
+        help="Keep an NMS in the graph, or cut it off: ours then runs outside the engine.",
+    ),
+    click.option("--outputs", metavar="NAME,…", help="Cut the graph: it ends at these tensors."),
+)
 _RECIPE_FLAGS = (
     click.option("--task", type=click.Choice(TASKS), help="What the model does."),
     click.option("--head", type=click.Choice(HEADS), help="Layout of its raw outputs."),
@@ -31,7 +41,9 @@ _RECIPE_FLAGS = (
         help="How images become tensors: a preset, a preset with changes "
         "(imagenet,size=288x288), or JSON.",
     ),
+    click.option("--recipe", "recipe_file", type=PATH, metavar="FILE", help="What guess -o wrote."),
     click.option("--head-options", metavar="JSON", help="What the head needs, as an object."),
+    *_CUT_FLAGS,
     click.option("--confidence", type=SHARE, help="Default score threshold."),
     click.option("--iou", type=SHARE, help="Default NMS threshold."),
     click.option("--max-det", type=click.IntRange(1), help="Most detections per image."),
@@ -62,6 +74,13 @@ def recipe_flags(function: Function) -> Function:
     return function
 
 
+def cut_flags(function: Function) -> Function:
+    """Add the flags that cut a graph, for commands that need no recipe."""
+    for option in reversed(_CUT_FLAGS):
+        function = option(function)
+    return function
+
+
 def shape_flags(function: Function) -> Function:
     """Add the flags that give input shapes."""
     for option in reversed(_SHAPE_FLAGS):
@@ -80,11 +99,21 @@ def take_recipe_flags(flags: dict[str, Any]) -> RecipeFlags:
     """Move the recipe flags out of a command's keyword arguments.
 
     Raises:
-        UsageError: ``--head-options`` is not a JSON object.
+        UsageError: ``--head-options`` is not a JSON object, or ``--recipe`` no recipe.
     """
+    recipe_file: Path | None = flags.pop("recipe_file")
     options = _json_object(flags.pop("head_options"))
+    cut = take_cut(flags)
     names = ("task", "head", "labels", "preprocess", "confidence", "iou", "max_det")
-    return RecipeFlags(head_options=options, **{name: flags.pop(name) for name in names})
+    given = RecipeFlags(head_options=options, cut=cut, **{name: flags.pop(name) for name in names})
+    return given if recipe_file is None else flags_with_recipe(given, recipe_file)
+
+
+def take_cut(flags: dict[str, Any]) -> Cut:
+    """Move ``--nms`` and ``--outputs`` out of a command's keyword arguments."""
+    outputs = flags.pop("outputs") or ""
+    names = tuple(name for part in outputs.split(",") if (name := part.strip()))
+    return Cut(names, flags.pop("nms"))
 
 
 def take_shape_flags(flags: dict[str, Any]) -> ShapeFlags:

@@ -46,8 +46,10 @@ def audit_command(**flags: Any) -> None:
     """
     as_json, quiet = flags.pop("as_json"), flags.pop("quiet")
     model: Path = flags["model"]
-    loaded = load_model(model)
-    recipe, _ = recipe_for(loaded.model, take_recipe_flags(flags), take_shape_flags(flags))
+    given = take_recipe_flags(flags)
+    loaded = load_model(model, given.cut)
+    given = given.completed(loaded.told, loaded.told_by)
+    recipe, _ = recipe_for(loaded.model, given, take_shape_flags(flags))
     spec = recipe.preprocess
     calibration = ImageReader(flags["calib"], spec, count=flags["calib_images"])
     images = None if flags["images"] is None else ImageReader(flags["images"], spec)

@@ -9,7 +9,14 @@ import click
 
 from trtconvert.check import TargetCheck, check_target
 from trtconvert.clean import clean_model
-from trtconvert.cli.arguments import PATH, json_flag, shape_flags, take_shape_flags
+from trtconvert.cli.arguments import (
+    PATH,
+    cut_flags,
+    json_flag,
+    shape_flags,
+    take_cut,
+    take_shape_flags,
+)
 from trtconvert.cli.show import print_json, print_table, print_warnings
 from trtconvert.input_spec import spec_from_text
 from trtconvert.load import load_model
@@ -21,13 +28,14 @@ from visionrt.errors import MissingDependencyError, ModelError
 @click.command()
 @click.argument("model", type=PATH)
 @click.option("--target", "targets", multiple=True, metavar="TARGET", help="Default: all of them.")
+@cut_flags
 @shape_flags
 @json_flag
 def check(model: Path, targets: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Say for each target whether MODEL will build. Exit 3 when the model is in the way."""
     shapes = take_shape_flags(flags)
     chosen = parse_targets(targets or ("rtx", "tensorrt", "cpu"))
-    loaded = load_model(model)
+    loaded = load_model(model, take_cut(flags))
     # Only the size matters here, so any preset without normalisation does.
     spec, _ = spec_from_text("none", loaded.model, shapes)
     warnings: list[str] = []
@@ -54,5 +62,10 @@ def _rows(checks: list[TargetCheck]) -> list[tuple[str, str, str, str]]:
             rows.append((found.target, "yes", "", ""))
         if found.missing:
             rows.append((found.target, "not here", found.missing, ""))
-        rows += [(found.target, "no", f"{p.node}: {p.reason}", p.fix) for p in found.problems]
+        alike: dict[tuple[str, str], list[str]] = {}
+        for problem in found.problems:
+            alike.setdefault((problem.reason, problem.fix), []).append(problem.node)
+        for (reason, fix), nodes in alike.items():
+            more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+            rows.append((found.target, "no", f"{nodes[0]}{more}: {reason}", fix))
     return rows

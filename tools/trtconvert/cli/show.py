@@ -96,9 +96,19 @@ def print_report(report: Report, *, verbose: bool) -> None:
         print_reasons(report.recipe.to_json(), report.reasons)
 
 
-def print_reasons(recipe: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
-    """The recipe, with the reason for each field that has one."""
-    print_table("recipe", ("field", "value", "why"), recipe_rows(recipe, reasons))
+def print_reasons(
+    recipe: Mapping[str, Any],
+    reasons: Mapping[str, str],
+    confidence: Mapping[str, float] | None = None,
+) -> None:
+    """The recipe, with the reason for each field that has one, and how sure it is."""
+    rows = recipe_rows(recipe, reasons)
+    if confidence is None:
+        print_table("recipe", ("field", "value", "why"), rows)
+        return
+    sure = [f"{confidence[name]:.2f}" if name in confidence else "" for name, _, _ in rows]
+    columns = ("field", "value", "sure", "why")
+    print_table("recipe", columns, [(n, v, c, w) for (n, v, w), c in zip(rows, sure, strict=True)])
 
 
 def recipe_rows(

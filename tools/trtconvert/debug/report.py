@@ -13,10 +13,11 @@ from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.reader import ImageReader, image_files
 from trtconvert.clean import clean_model
 from trtconvert.debug.layers import NOT_MAPPED, LayerFigures, measure_layers
-from trtconvert.guess import RecipeFlags, recipe_for
+from trtconvert.guess import recipe_for
 from trtconvert.load import load_model
 from trtconvert.precision import typer_for
 from trtconvert.progress import Progress, silent
+from trtconvert.recipe_flags import RecipeFlags
 from trtconvert.shapes import ShapeFlags, image_input_of, input_ranges
 from visionrt.recipe import Recipe
 
@@ -115,8 +116,9 @@ def debug(options: DebugOptions, progress: Progress = silent) -> DebugReport:
 
 
 def _clean(options: DebugOptions, warnings: list[str]) -> tuple[ModelProto, Recipe]:
-    loaded = load_model(options.model)
-    recipe, _ = recipe_for(loaded.model, options.recipe, options.shapes)
+    loaded = load_model(options.model, options.recipe.cut)
+    flags = options.recipe.completed(loaded.told, loaded.told_by)
+    recipe, _ = recipe_for(loaded.model, flags, options.shapes)
     ranges = input_ranges(loaded.model, recipe.preprocess, options.shapes)
     keep_batch = not options.shapes.explicit
     return clean_model(loaded.model, ranges, keep_batch=keep_batch, warnings=warnings), recipe

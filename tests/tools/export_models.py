@@ -1,0 +1,142 @@
+"""Exports published architectures with random weights, in a Python that has torch or Keras.
+
+Run as ``python export_models.py NAME OUT.onnx``; see ``test_real_exports.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+
+def declare_operators() -> None:
+    """Give torch the operators of torchvision where its library does not load.
+
+    That is so for a torchvision built for CUDA beside a torch for the CPU. Tracing needs only that
+    they run; the exporters replace them by ONNX's.
+    """
+    import torch
+
+    try:
+        torch.ops.load_library(_library())
+        return
+    except OSError:
+        pass
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define(
+        "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, "
+        "SymInt pooled_width, int sampling_ratio, bool aligned) -> Tensor"
+    )
+    for name in ("roi_pool", "ps_roi_align", "ps_roi_pool"):
+        library.define(f"{name}(Tensor input) -> Tensor")
+        library.define(f"_{name}_backward(Tensor input) -> Tensor")
+    # Only their names are asked for, when torchvision is imported.
+    for name in ("qnms", "deform_conv2d", "_deform_conv2d_backward", "_roi_align_backward"):
+        library.define(f"{name}(Tensor input) -> Tensor")
+
+    def nms(dets: Any, scores: Any, iou_threshold: float) -> Any:
+        order, kept = scores.argsort(descending=True), []
+        while len(order):
+            kept.append(order[0])
+            a, b = dets[order[0]], dets[order[1:]]
+            low, high = torch.maximum(a[:2], b[:, :2]), torch.minimum(a[2:], b[:, 2:])
+            shared = (high - low).clamp(min=0).prod(1)
+            areas = (b[:, 2:] - b[:, :2]).prod(1) + (a[2:] - a[:2]).prod()
+            order = order[1:][shared / (areas - shared) <= iou_threshold]
+        return torch.stack(kept) if kept else torch.zeros(0, dtype=torch.int64)
+
+    def roi_align(features: Any, rois: Any, _scale: float, h: int, w: int, *_: Any) -> Any:
+        return features.new_zeros((len(rois), features.shape[1], h, w))
+
+    library.impl("nms", nms, "CPU")
+    library.impl("roi_align", roi_align, "CPU")
+    globals()["_kept_alive"] = library
+
+
+def operators_are_there() -> bool:
+    """Stands for torchvision's own question, in a form that torch can script."""
+    return True
+
+
+def _library() -> str:
+    import importlib.util
+    from pathlib import Path
+
+    found = importlib.util.find_spec("torchvision")
+    assert found is not None
+    assert found.origin is not None
+    return str(Path(found.origin).parent / "_C.so")
+
+
+def torchvision_model(name: str) -> tuple[Any, int, list[str]]:
+    """The model, its side in pixels and the names of its outputs."""
+    import torch
+
+    declare_operators()
+    from torchvision import models
+
+    for module in ("torchvision.extension", "torchvision.ops.roi_align"):
+        sys.modules[module]._has_ops = operators_are_there  # type: ignore[attr-defined]
+    plain = {"weights": None, "weights_backbone": None}
+    detection = models.detection
+
+    class Maps(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            segmentation = models.segmentation
+            self.inner = segmentation.deeplabv3_mobilenet_v3_large(**plain, num_classes=21)
+
+        def forward(self, image: Any) -> Any:
+            return self.inner(image)["out"]
+
+    makers: dict[str, tuple[Callable[[], Any], int, list[str]]] = {
+        "resnet18": (lambda: models.resnet18(weights=None), 224, ["scores"]),
+        "deeplabv3": (Maps, 256, ["out"]),
+        "ssdlite": (
+            lambda: detection.ssdlite320_mobilenet_v3_large(**plain),
+            320,
+            ["boxes", "scores", "labels"],
+        ),
+        "faster_rcnn": (
+            lambda: detection.fasterrcnn_mobilenet_v3_large_320_fpn(**plain),
+            320,
+            ["boxes", "labels", "scores"],
+        ),
+        "mask_rcnn": (
+            lambda: detection.maskrcnn_resnet50_fpn(**plain, min_size=256, max_size=256),
+            256,
+            ["boxes", "labels", "scores", "masks"],
+        ),
+    }
+    make, side, names = makers[name]
+    torch.manual_seed(0)
+    return make().eval(), side, names
+
+
+def main(name: str, path: str) -> None:
+    """Write one model."""
+    if name == "keras_mobilenet_v2":
+        import keras
+        import numpy as np
+
+        model = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3))
+        model(np.zeros((1, 96, 96, 3), np.float32))
+        model.export(path, format="onnx", verbose=False)
+        return
+    import torch
+
+    model, side, names = torchvision_model(name)
+    example = (torch.rand(1, 3, side, side),)
+    torch.onnx.export(
+        model, example, path, input_names=["image"], output_names=names, opset_version=17,
+        dynamo=False,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

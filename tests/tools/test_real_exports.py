@@ -1,0 +1,108 @@
+"""Published architectures, exported by torchvision and Keras, are recognised and built for RTX.
+
+Optional: set ``VISIONRT_EXPORT_PYTHON`` to a Python with torch, torchvision, onnx, onnxscript and
+keras, and run ``pytest -m exports``. Weights are random: what is checked is the graph.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trtconvert.cli.app import run
+from trtconvert.load import load_model
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
+from visionrt.engine_file import EngineFile
+
+PYTHON = os.environ.get("VISIONRT_EXPORT_PYTHON")
+SCRIPT = Path(__file__).with_name("export_models.py")
+pytestmark = [
+    pytest.mark.exports,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        PYTHON is None, reason="VISIONRT_EXPORT_PYTHON names no Python with torch and keras"
+    ),
+]
+
+BUILT = {
+    "resnet18": ("classify", "classifier", ["--preprocess", "imagenet"]),
+    "deeplabv3": ("segment", "logits", ["--preprocess", "imagenet,size=256"]),
+    "ssdlite": ("detect", "boxes_scores", ["--preprocess", "none,std=255", "--nms", "outside"]),
+    "keras_mobilenet_v2": ("classify", "classifier", ["--preprocess", "tf,size=96"]),
+}
+TWO_STAGES = {
+    "faster_rcnn": ("detect", "nms_inside"),
+    "mask_rcnn": ("instances", "mask_rcnn"),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports")
+
+    def export(name: str) -> Path:
+        path = folder / f"{name}.onnx"
+        if not path.exists():
+            environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+            command = [str(PYTHON), str(SCRIPT), name, str(path)]
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr[-2000:]
+        return path
+
+    return export
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_recognised_and_built(name, exported, tmp_path):
+    pytest.importorskip("tensorrt_rtx")
+    task, head, flags = BUILT[name]
+    path, engine = str(exported(name)), tmp_path / f"{name}.engine"
+    targets = ["--target", "rtx:sm86", "--target", "cpu"]
+    assert run(["build", path, "-o", str(engine), "--precision", "fp16", *targets, *flags]) == 0
+    with EngineFile(engine) as file:
+        assert (file.manifest.recipe.task, file.manifest.recipe.head) == (task, head)
+        assert [plan.target for plan in file.manifest.plans] == ["rtx:sm86"]
+
+
+@pytest.mark.parametrize("name", TWO_STAGES)
+def test_recognised_and_check_says_what_stops_it(name, exported, capsys):
+    task, head = TWO_STAGES[name]
+    path = str(exported(name))
+    assert run(["guess", path, "--preprocess", "none", "--json"]) == 0
+    recipe = json.loads(capsys.readouterr().out)["recipe"]
+    assert (recipe["task"], recipe["head"]) == (task, head)
+    assert run(["check", path, "--target", "rtx:sm86", "--target", "cpu", "--json"]) == 3
+    rtx, cpu = json.loads(capsys.readouterr().out)["targets"]
+    assert cpu["builds"]
+    stopping = {problem["node"].split()[0] for problem in rtx["problems"]}
+    assert stopping == {"NonZero", "NonMaxSuppression", "RoiAlign"}
+    assert all("--target cpu" in problem["fix"] for problem in rtx["problems"])
+    assert run(["guess", path, "--preprocess", "none", "--nms", "outside"]) == 3
+    assert "two-stage" in capsys.readouterr().err
+
+
+def test_what_is_left_before_the_nms_is_what_the_nms_chose_from(exported):
+    path = exported("ssdlite")
+    from trtconvert.cutting import Cut
+
+    whole, left = load_model(path).model, load_model(path, Cut(nms="outside"))
+    image = {"image": np.random.default_rng(0).random((1, 3, 320, 320), np.float32)}
+    backend = OnnxRuntimeBackend(left.model.SerializeToString())
+    outputs = backend.run(image)
+    backend.close()
+    backend = OnnxRuntimeBackend(whole.SerializeToString())
+    chosen = backend.run(image)
+    backend.close()
+    options = left.told["head_options"]
+    boxes, scores = outputs[options["boxes"]][0], outputs[options["scores"]][0]
+    assert len(chosen["boxes"]) > 0
+    for box, score, label in zip(chosen["boxes"], chosen["scores"], chosen["labels"], strict=True):
+        candidates = np.flatnonzero(np.abs(scores[:, label] - score) < 1e-6)
+        assert np.abs(boxes[candidates] - box).max(axis=1).min() < 1e-3

@@ -1,0 +1,1 @@
+"""How images become a model's input: found from its graph, or by trying specs on images."""
