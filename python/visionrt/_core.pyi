@@ -91,16 +91,13 @@ class PreprocessPlan:
         layout: str,
         dtype: str,
     ) -> None: ...
-    def cuda_workspace_bytes(
+    def cuda_table(
         self,
-        sizes_hw: collections.abc.Sequence[
-            typing.Annotated[
-                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
-            ]
-        ],
-    ) -> int:
+        height: typing.SupportsInt | typing.SupportsIndex,
+        width: typing.SupportsInt | typing.SupportsIndex,
+    ) -> numpy.typing.NDArray[numpy.int32]:
         """
-        Device memory run_cuda needs for images of these sizes.
+        int32 [k]: what run_cuda wants in device memory for images of a size, weights in pil mode. Empty in cv2 mode.
         """
     def geometry(
         self,
@@ -131,13 +128,12 @@ class PreprocessPlan:
             ]
         ],
         out: typing.SupportsInt | typing.SupportsIndex,
-        workspace: typing.SupportsInt | typing.SupportsIndex,
-        workspace_bytes: typing.SupportsInt | typing.SupportsIndex,
+        tables: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         stream: typing.SupportsInt | typing.SupportsIndex,
         source_color: str,
     ) -> None:
         """
-        Queues the same work on a CUDA stream. Images are (address, height, width, row_bytes) in device memory; `out`, `workspace` and `stream` are integers. Does not block. Raises DriverError when the driver is missing or refuses.
+        Queues the same work on a CUDA stream, one launch for up to 32 images. Images are (address, height, width, row_bytes) in device memory; `tables` holds the address of the cuda_table of each one's size, and may be empty in cv2 mode. Does not block. Raises DriverError when the driver is missing or refuses.
         """
 
 class DriverError(RuntimeError):

@@ -23,6 +23,7 @@ from visionrt.errors import InputDataError
 from visionrt.gpu_boxes import BoxBlock, DeviceBoxHead
 from visionrt.gpu_graphs import GraphCache
 from visionrt.gpu_images import DeviceImage
+from visionrt.gpu_tables import WeightTables
 from visionrt.heads import Frame, Head
 from visionrt.options import PredictOptions
 from visionrt.preprocess import Preprocessor
@@ -132,6 +133,7 @@ class _Work:
     """What a frame's launches depend on, the engine's binding aside; the key of its graph."""
 
     images: tuple[tuple[int, int, int, int], ...]  # device address, height, width, row bytes
+    tables: tuple[int, ...]  # device addresses of the images' resize weights
     color: str
     addresses: tuple[int, ...]
     options: PredictOptions | None  # None: the outputs go to the host as they are
@@ -150,7 +152,7 @@ class LaneFrames:
         device = lane.device
         self._staged = device.pinned()
         self._source = device.buffer()
-        self._workspace = device.buffer()
+        self._tables = WeightTables(preprocess.plan, lane.stream)
         self._boxes = BoxBlock(lane, head, recipe) if isinstance(head, DeviceBoxHead) else None
         self._generation = -1
         self.had_other_outputs = False  # of a type that the box kernels do not read
@@ -192,7 +194,7 @@ class LaneFrames:
             self.graphs.clear()
         if self._boxes is not None:
             self._boxes.close()
-        for owned in (self._staged, self._source, self._workspace):
+        for owned in (self._staged, self._source, self._tables):
             owned.close()
 
     def _bind(self, batch: int) -> bool:
@@ -230,22 +232,21 @@ class LaneFrames:
                 images.append((source + start, height, width, 3 * width))
         sizes = [(height, width) for _, height, width, _ in images]
         try:
-            workspace_bytes = self._plan.cuda_workspace_bytes(sizes)
+            tables = self._tables.addresses(sizes)
         except ValueError as error:
             raise InputDataError(
                 "images that the preprocess spec takes", got=str(error), fix="Check their sizes."
             ) from error
-        workspace = self._workspace.reserve(workspace_bytes)
         outputs = self._lane.outputs()
-        addresses: tuple[int, ...] = (workspace, staged.ctypes.data, end)
+        addresses: tuple[int, ...] = (staged.ctypes.data, end)
         # The kernels read float32 and know no filter of classes.
         self.had_other_outputs = any(t.dtype != np.float32 for t in outputs.values())
         fits = options.classes is None and not self.had_other_outputs
         if self._boxes is not None and fits:
             addresses += self._boxes.reserve(outputs, len(pixels), options)
-            return _Work(tuple(images), color, addresses, options), staged
+            return _Work(tuple(images), tables, color, addresses, options), staged
         addresses += tuple(a.ctypes.data for a in self._lane.host_outputs().values())
-        return _Work(tuple(images), color, addresses, None), staged
+        return _Work(tuple(images), tables, color, addresses, None), staged
 
     def _wait_for(self, stream: int) -> None:
         """Queue a wait for what the owner of an image has queued; nothing on the host waits."""
@@ -261,8 +262,7 @@ class LaneFrames:
             self._plan.run_cuda(
                 work.images,
                 lane.input_address(),
-                self._workspace.address,
-                self._workspace.capacity,
+                work.tables,
                 stream.handle,
                 work.color,
             )

@@ -31,7 +31,9 @@ from real_models import (
     model_path,
 )
 
+from visionrt import gpu_tables
 from visionrt.errors import InputDataError
+from visionrt.spec import PreprocessSpec
 
 
 @pytest.mark.parametrize("defers", [False, True])
@@ -62,11 +64,14 @@ def detector_frames() -> None:
         assert "boxes by kernels on the GPU, CUDA graphs" in gpu.explain()
 
 
-def test_a_replayed_frame_is_one_launch(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
-    fake_gpu.run(launches_per_frame, kernels=emulated_kernels)
+@pytest.mark.parametrize("interpolation", ["cv2", "pil"])
+def test_a_replayed_frame_is_one_launch(
+    fake_gpu: FakeGpu, emulated_kernels: Path, interpolation: str
+) -> None:
+    fake_gpu.run(launches_per_frame, interpolation, kernels=emulated_kernels)
 
 
-def launches_per_frame() -> None:
+def launches_per_frame(interpolation: str) -> None:
     calls = ("cuLaunchKernel", "cuGraphLaunch", "execute", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync")
     calls += ("cuMemAlloc", "cuMemHostAlloc", "cuStreamSynchronize", "cuMemsetD8Async")
 
@@ -76,10 +81,14 @@ def launches_per_frame() -> None:
         return {name: fake_cuda.calls(name) - before[name] for name in calls}
 
     image = random_images(1)[0]
-    with both(yolo_model(), BOXES) as (gpu, _):
+    recipe = dataclasses.replace(
+        BOXES, preprocess=PreprocessSpec(size=(SIZE, SIZE), interpolation=interpolation)
+    )
+    tables = int(interpolation == "pil")  # uploaded once for each size of image
+    with both(yolo_model(), recipe) as (gpu, _):
         plain = counted(lambda: gpu(image))
         assert (plain["cuLaunchKernel"], plain["cuMemsetD8Async"]) == (5, 1)
-        assert (plain["cuMemcpyHtoDAsync"], plain["cuMemcpyDtoHAsync"]) == (1, 1)
+        assert (plain["cuMemcpyHtoDAsync"], plain["cuMemcpyDtoHAsync"]) == (1 + tables, 1)
         gpu(image)  # recorded
         replayed = counted(lambda: gpu(image))
         assert replayed == {
@@ -146,6 +155,25 @@ def infinite_box() -> None:
                 results = gpu(image, max_det=max_det)
                 assert np.isfinite(results.xyxy).all()
                 assert_same(results, cpu(image, max_det=max_det))
+
+
+def test_pil_frames_equal_the_twins(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(pil_frames, kernels=emulated_kernels)
+
+
+def pil_frames() -> None:
+    """More sizes than tables are kept, one by one and side by side, and sizes that come back."""
+    spec = PreprocessSpec(size=(SIZE, SIZE), interpolation="pil")
+    images = random_images(gpu_tables.LIMIT + 4)
+    with both(yolo_model(), dataclasses.replace(BOXES, preprocess=spec)) as (gpu, cpu):
+        for image in (*images, images[0], images[0], images[-1]):
+            assert_same(gpu(image), cpu(image))
+        for start in (0, 4, 0):
+            batch = images[start : start + 8]
+            for got, wanted in zip(gpu(batch), cpu(batch), strict=True):
+                assert_same(got, wanted)
+        (frames,) = gpu._pipeline._gpu._frames.values()
+        assert len(frames._tables._tables) == gpu_tables.LIMIT
 
 
 def test_many_sizes_update_graphs_in_place(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:

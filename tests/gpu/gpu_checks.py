@@ -33,6 +33,7 @@ from visionrt.errors import MissingDependencyError
 from visionrt.heads import Frame, head_for
 from visionrt.image_io import decode
 from visionrt.options import options_for
+from visionrt.gpu_tables import WeightTables
 from visionrt.preprocess import Preprocessor
 from visionrt.spec import PreprocessSpec
 
@@ -51,7 +52,8 @@ def preprocess_bytes(name: str, cases: int) -> None:
     """The kernels write the bytes that the CPU back end writes."""
     device = open_device(0)
     prepare = Preprocessor(SPECS[name])
-    stream, source, target, workspace = device.stream(), *(device.buffer() for _ in range(3))
+    stream, source, target = device.stream(), device.buffer(), device.buffer()
+    weights = WeightTables(prepare.plan, stream)
     up, down = device.pinned(), device.pinned()
     rng = np.random.default_rng(6)
     with device.current():
@@ -68,14 +70,14 @@ def preprocess_bytes(name: str, cases: int) -> None:
                 views.append((address + start, *image.shape[:2], 3 * image.shape[1]))
                 start += image.nbytes
             device.copy_to_device(address, staged, stream)
-            room = workspace.reserve(prepare.plan.cuda_workspace_bytes([v[1:3] for v in views]))
+            tables = weights.addresses([image.shape[:2] for image in images])
             tensor = target.reserve(wanted.nbytes)
-            prepare.plan.run_cuda(views, tensor, room, workspace.capacity, stream.handle, color)
+            prepare.plan.run_cuda(views, tensor, tables, stream.handle, color)
             got = down.array(wanted.shape, wanted.dtype)
             device.copy_to_host(got, tensor, stream)
             stream.synchronize()
             assert got.tobytes() == wanted.tobytes(), (name, case, sizes)
-    for owned in (source, target, workspace, up, down, stream):
+    for owned in (source, target, weights, up, down, stream):
         owned.close()
 
 
