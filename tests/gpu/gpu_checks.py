@@ -30,10 +30,10 @@ from visionrt import _core
 from visionrt.backends.trt_lane import Lane
 from visionrt.device import Device, DeviceBuffer, open_device
 from visionrt.errors import MissingDependencyError
+from visionrt.gpu_tables import WeightTables
 from visionrt.heads import Frame, head_for
 from visionrt.image_io import decode
 from visionrt.options import options_for
-from visionrt.gpu_tables import WeightTables
 from visionrt.preprocess import Preprocessor
 from visionrt.spec import PreprocessSpec
 
