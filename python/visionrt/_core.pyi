@@ -38,6 +38,7 @@ __all__: list[str] = [
     "graph_end",
     "has_kernels",
     "instance_masks",
+    "max_filter_classes",
     "nms",
     "nms_batched",
     "nms_rotated",
@@ -203,6 +204,7 @@ def cuda_decode_ssd(
     activation: str = "none",
     background: typing.SupportsInt | typing.SupportsIndex = 0,
     multi_label: bool = False,
+    is_float16: bool = False,
 ) -> None:
     """
     Queues decode_ssd of a batch on the stream. box_codes [batch, anchors, 4] and scores
@@ -224,10 +226,11 @@ def cuda_decode_yolo(
     capacity: typing.SupportsInt | typing.SupportsIndex,
     stream: typing.SupportsInt | typing.SupportsIndex,
     multi_label: bool = False,
+    is_float16: bool = False,
 ) -> None:
     """
-    Queues decode_yolo of a batch on the stream. output: device address of float32 [batch,
-    ...] in the form's layout. candidates: addresses of boxes [batch, capacity, 4], scores,
+    Queues decode_yolo of a batch on the stream. output: device address of float32 or float16
+    [batch, ...] in the form's layout. candidates: addresses of boxes [batch, capacity, 4], scores,
     class_ids, source_index [batch, capacity] and counts [batch]; the order is arbitrary,
     source_index = anchor * num_classes + class. Does not block. Raises DriverError.
     """
@@ -249,6 +252,7 @@ def cuda_decode_yolox(
     stream: typing.SupportsInt | typing.SupportsIndex,
     strides: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [8, 16, 32],
     multi_label: bool = False,
+    is_float16: bool = False,
 ) -> None:
     """
     Queues decode_yolox of a batch on the stream; arguments as cuda_decode_yolo.
@@ -303,12 +307,18 @@ def cuda_nms(
     detections: typing.SupportsInt | typing.SupportsIndex = 0,
     class_aware: bool = True,
     max_candidates: typing.SupportsInt | typing.SupportsIndex = 2147483647,
+    finite_only: bool = False,
+    classes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None = None,
+    geometries: collections.abc.Sequence[Geometry] = [],
 ) -> None:
     """
     Queues NMS of a batch on the stream; device addresses are integers, 0 is none. boxes
     float32 [batch, capacity, 4], scores, class_ids, source_index [batch, capacity], counts
     int32 [batch]. Writes kept int32 [batch, max_det] (then -1), kept_counts int32 [batch],
-    and detections [batch, max_det] of 24 bytes: x1 y1 x2 y2 score float32, class_id int32.
+    and detections [batch, max_det] of 32 bytes: x1 y1 x2 y2 score class float32, class_id
+    source_index int32; zeros after the last. finite_only leaves out boxes with infinities,
+    classes all others (each below max_filter_classes). geometries, one for each image, map
+    the boxes of detections to the images.
     Does not block. Raises DriverError when the driver is missing or refuses.
     """
 
@@ -317,7 +327,7 @@ def cuda_nms_rotated(
     angles: typing.SupportsInt | typing.SupportsIndex,
     image_stride: typing.SupportsInt | typing.SupportsIndex,
     anchor_stride: typing.SupportsInt | typing.SupportsIndex,
-    classes: typing.SupportsInt | typing.SupportsIndex,
+    num_classes: typing.SupportsInt | typing.SupportsIndex,
     scores: typing.SupportsInt | typing.SupportsIndex,
     class_ids: typing.SupportsInt | typing.SupportsIndex,
     source_index: typing.SupportsInt | typing.SupportsIndex,
@@ -334,11 +344,14 @@ def cuda_nms_rotated(
     detections: typing.SupportsInt | typing.SupportsIndex = 0,
     class_aware: bool = True,
     max_candidates: typing.SupportsInt | typing.SupportsIndex = 2147483647,
+    finite_only: bool = False,
+    classes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None = None,
 ) -> None:
     """
     Queues nms_rotated of a batch on the stream; arguments as cuda_nms. The angle of a
     candidate with source index s of image i is the float32 at angles + 4 * (i * image_stride
-    + s / classes * anchor_stride). detections are the upright boxes.
+    + s / num_classes * anchor_stride). detections are the upright boxes, with the angle in the
+    place of the class as a number.
     """
 
 def cuda_nms_rotated_workspace_bytes(
@@ -558,3 +571,5 @@ def wait_for_stream(
     Lets later work on one stream start only after what is queued on another now. Does not
     block. Raises DriverError.
     """
+
+max_filter_classes: int = 4096

@@ -20,7 +20,7 @@ from visionrt import _core
 from visionrt.backends.base import DeviceBackend, DeviceLane
 from visionrt.device import Stream, close_with, cuda_errors, device_index, open_device
 from visionrt.errors import InputDataError
-from visionrt.gpu_boxes import BoxBlock, DeviceBoxHead
+from visionrt.gpu_boxes import BoxBlock, can_decode, device_head
 from visionrt.gpu_graphs import GraphCache
 from visionrt.gpu_images import DeviceImage
 from visionrt.gpu_tables import WeightTables
@@ -86,7 +86,7 @@ class GpuPipeline:
     def note(self) -> str:
         """One line for people: what runs where, and whether by CUDA graphs."""
         frames_made = list(self._frames.values())
-        on_device = isinstance(self._head, DeviceBoxHead) and not any(
+        on_device = device_head(self._head) is not None and not any(
             frames.had_other_outputs for frames in frames_made
         )
         where = "boxes by kernels on the GPU" if on_device else "outputs on the CPU"
@@ -153,9 +153,10 @@ class LaneFrames:
         self._staged = device.pinned()
         self._source = device.buffer()
         self._tables = WeightTables(preprocess.plan, lane.stream)
-        self._boxes = BoxBlock(lane, head, recipe) if isinstance(head, DeviceBoxHead) else None
+        self._device_head = device_head(head)
+        self._boxes = BoxBlock(lane, self._device_head, recipe) if self._device_head else None
         self._generation = -1
-        self.had_other_outputs = False  # of a type that the box kernels do not read
+        self.had_other_outputs = False  # that the box kernels do not read
         self.graphs = GraphCache(lane.stream)
 
     def run(
@@ -172,16 +173,12 @@ class LaneFrames:
             return None
         work, staged = self._prepare(pixels, options, color)
         try:
-            self.graphs.run(work, batch, lambda: self._enqueue(work, staged))
+            self.graphs.run(work, batch, lambda: self._enqueue(work, staged, frames))
         finally:
             # After an error too: queued copies still use the page-locked memory.
             lane.stream.synchronize()
         if self._boxes is not None and work.options is not None:
-            found = self._boxes.detections(frames)
-            if found is not None:
-                return found
-            lane.queue_download()
-            lane.stream.synchronize()
+            return self._boxes.detections(frames)
         # The page-locked arrays are written again by the next frame, so results get copies. Only a
         # padded batch is cut: an output may have no batch axis.
         count = len(frames) if batch > len(frames) else None
@@ -239,10 +236,10 @@ class LaneFrames:
             ) from error
         outputs = self._lane.outputs()
         addresses: tuple[int, ...] = (staged.ctypes.data, end)
-        # The kernels read float32 and know no filter of classes.
-        self.had_other_outputs = any(t.dtype != np.float32 for t in outputs.values())
-        fits = options.classes is None and not self.had_other_outputs
-        if self._boxes is not None and fits:
+        head = self._device_head
+        on_device = head is not None and can_decode(head, outputs, options)
+        self.had_other_outputs = head is not None and not on_device
+        if self._boxes is not None and on_device:
             addresses += self._boxes.reserve(outputs, len(pixels), options)
             return _Work(tuple(images), tables, color, addresses, options), staged
         addresses += tuple(a.ctypes.data for a in self._lane.host_outputs().values())
@@ -253,7 +250,7 @@ class LaneFrames:
         with cuda_errors("wait for another stream"):
             _core.wait_for_stream(self._lane.stream.handle, stream)
 
-    def _enqueue(self, work: _Work, staged: NDArray[np.uint8]) -> None:
+    def _enqueue(self, work: _Work, staged: NDArray[np.uint8], frames: Sequence[Frame]) -> None:
         """Queue the whole frame."""
         lane = self._lane
         stream = lane.stream
@@ -268,6 +265,6 @@ class LaneFrames:
             )
         lane.enqueue()
         if self._boxes is not None and work.options is not None:
-            self._boxes.enqueue(lane.outputs(), work.options, stream)
+            self._boxes.enqueue(lane.outputs(), frames, work.options, stream)
         else:
             lane.queue_download()

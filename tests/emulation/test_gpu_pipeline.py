@@ -132,18 +132,41 @@ def yolo_form(form: str) -> None:
                 assert sum(len(wanted) for _, wanted in pairs) > 4
 
 
-def test_float16_outputs_are_decoded_on_the_host(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
-    fake_gpu.run(float16_outputs, kernels=emulated_kernels)
+@pytest.mark.parametrize("form", ["v8", "v8_rows", "v5", "yolox"])
+def test_float16_outputs_stay_on_the_device(
+    fake_gpu: FakeGpu, emulated_kernels: Path, form: str
+) -> None:
+    fake_gpu.run(float16_outputs, form, kernels=emulated_kernels)
 
 
-def float16_outputs() -> None:
-    with both(yolo_model(half=True), BOXES) as (gpu, cpu):
+def float16_outputs(form: str) -> None:
+    head, options = ("yolox", {}) if form == "yolox" else ("yolo", {"form": form})
+    recipe = dataclasses.replace(BOXES, head=head, head_options=options)
+    with both(yolo_model(form=form, half=True), recipe) as (gpu, cpu):
         for image in (*random_images(4), *random_images(2)):
             assert_same(gpu(image), cpu(image))
+        assert "boxes by kernels on the GPU" in gpu.explain()
+
+
+def test_classes_are_filtered_on_the_device(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(filtered_classes, kernels=emulated_kernels)
+
+
+def filtered_classes() -> None:
+    image = random_images(1)[0]
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        for classes in (["red"], ["red", "blue"], [2, 1], [0, 4095], [4095], []):
+            for _ in range(3):
+                assert_same(gpu(image, classes=classes), cpu(image, classes=classes))
+        assert "boxes by kernels on the GPU" in gpu.explain()
+        # The kernel's mask has an end; past it the head on the CPU decodes.
+        assert_same(gpu(image, classes=[0, 4096]), cpu(image, classes=[0, 4096]))
         assert "outputs on the CPU" in gpu.explain()
 
 
-def test_an_infinite_box_goes_the_twins_way(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+def test_an_infinite_box_is_left_out_on_the_device(
+    fake_gpu: FakeGpu, emulated_kernels: Path
+) -> None:
     fake_gpu.run(infinite_box, kernels=emulated_kernels)
 
 
@@ -155,6 +178,31 @@ def infinite_box() -> None:
                 results = gpu(image, max_det=max_det)
                 assert np.isfinite(results.xyxy).all()
                 assert_same(results, cpu(image, max_det=max_det))
+        assert "boxes by kernels on the GPU" in gpu.explain()
+
+
+@pytest.mark.parametrize("form", ["v8", "v8_rows", "v5"])
+def test_rotated_boxes_equal_the_twins(
+    fake_gpu: FakeGpu, emulated_kernels: Path, form: str
+) -> None:
+    fake_gpu.run(rotated_boxes, form, kernels=emulated_kernels)
+
+
+def rotated_boxes(form: str) -> None:
+    # Of the three class columns the last is read as an angle, in radians.
+    recipe = dataclasses.replace(
+        BOXES, task="obb", head="obb", head_options={"form": form}, labels=("red", "green"), iou=0.2
+    )
+    with both(yolo_model(form=form), recipe) as (gpu, cpu):
+        pairs = [(gpu(image, **o), cpu(image, **o)) for image in random_images(5)
+                 for o in ({}, {}, {"classes": [1]}, {"max_det": 3})]  # fmt: skip
+        for got, wanted in pairs:
+            assert_same(got, wanted)
+            np.testing.assert_array_equal(got.xywhr, wanted.xywhr)
+        assert sum(len(wanted) for _, wanted in pairs) > 40
+        for got, wanted in zip(gpu(random_images(3)), cpu(random_images(3)), strict=True):
+            assert_same(got, wanted)
+        assert "boxes by kernels on the GPU" in gpu.explain()
 
 
 def test_pil_frames_equal_the_twins(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
