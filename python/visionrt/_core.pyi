@@ -10,6 +10,7 @@ import typing
 
 import numpy
 import numpy.typing
+import typing_extensions
 
 __all__: list[str] = [
     "DriverError",
@@ -31,6 +32,7 @@ __all__: list[str] = [
     "decode_ssd",
     "decode_yolo",
     "decode_yolox",
+    "dlpack_capsule",
     "driver_problem",
     "embedded_fatbins",
     "graph_begin",
@@ -447,6 +449,21 @@ def decode_yolox(
 ]:
     """
     Candidates of a YOLOX head, output float32 [N, 5+C]. Returns as decode_yolo.
+    """
+
+def dlpack_capsule(
+    owner: typing.Any,
+    address: typing.SupportsInt | typing.SupportsIndex,
+    gpu: typing.SupportsInt | typing.SupportsIndex,
+    shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    strides: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    kind: str,
+    versioned: bool,
+) -> typing_extensions.CapsuleType:
+    """
+    A DLPack capsule over device memory of float32 or int32, strides in elements. It keeps
+    `owner` until the consumer, in any thread, or the capsule itself lets go. versioned: of
+    DLPack 1.0, else of the layout before. Does not order any work.
     """
 
 def driver_problem() -> str:

@@ -6,8 +6,7 @@ order and their numbers are those of the head's own ``decode``: the kernels shar
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,40 +16,13 @@ from numpy.typing import NDArray
 from visionrt import _core
 from visionrt.backends.base import DeviceLane, DeviceTensor
 from visionrt.device import Stream, cuda_errors
+from visionrt.gpu_layout import CandidateBuffers, Layout
+from visionrt.gpu_results import DeviceDetections, ResultPool
 from visionrt.heads import Frame, Head
 from visionrt.heads.boxes import MAX_CANDIDATES
 from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
 from visionrt.results import Detections
-
-_ALIGNMENT = 256
-# A row of the result block, as csrc/nms/result_rows.h has it. ``extra`` is the class as a number,
-# or the angle of a rotated box.
-ROW = np.dtype(
-    [
-        ("xyxy", np.float32, 4),
-        ("score", np.float32),
-        ("extra", np.float32),
-        ("class_id", np.int32),
-        ("source", np.int32),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class CandidateBuffers:
-    """Device addresses of what a decode kernel writes; ``capacity`` candidates per image."""
-
-    boxes: int
-    scores: int
-    class_ids: int
-    source_index: int
-    counts: int
-    capacity: int
-
-    def addresses(self) -> tuple[int, int, int, int, int]:
-        """In the order the native calls take."""
-        return (self.boxes, self.scores, self.class_ids, self.source_index, self.counts)
 
 
 @runtime_checkable
@@ -147,7 +119,8 @@ class BoxBlock:
         self._memory = lane.device.buffer()
         self._constant = lane.device.buffer()
         self._pinned = lane.device.pinned()
-        self._layout: _Layout | None = None
+        self._pool: ResultPool | None = None
+        self._layout: Layout | None = None
         if head.constant is not None:
             self._upload(head.constant, lane.stream)
 
@@ -160,7 +133,7 @@ class BoxBlock:
         workspace_bytes = (
             _core.cuda_nms_rotated_workspace_bytes if rotated else _core.cuda_nms_workspace_bytes
         )
-        layout = _Layout.of(workspace_bytes, batch, capacity, min(options.max_det, capacity))
+        layout = Layout.of(workspace_bytes, batch, capacity, min(options.max_det, capacity))
         address = self._memory.reserve(layout.total)
         host = self._pinned.array((layout.block_bytes,), np.uint8)
         self._layout = layout.at(address)
@@ -174,6 +147,8 @@ class BoxBlock:
         stream: Stream,
     ) -> None:
         """Queue decode (a fill and a kernel), NMS (three kernels) and one copy to the host.
+
+        Without the copy where the boxes are to stay on the device.
 
         Infinite boxes, which FP16 can give, and unwanted classes are left out before the NMS.
         """
@@ -220,8 +195,23 @@ class BoxBlock:
                 )
             else:
                 _core.cuda_nms(**arguments, geometries=[frame.geometry for frame in frames])
-        host = self._pinned.array((layout.block_bytes,), np.uint8)
-        self._device.copy_to_host(host, layout.block, stream)
+        if not options.keep_on_device:
+            host = self._pinned.array((layout.block_bytes,), np.uint8)
+            self._device.copy_to_host(host, layout.block, stream)
+
+    def kept(self, frames: Sequence[Frame], stream: Stream) -> list[Detections]:
+        """The results of what was queued with ``keep_on_device``. Does not wait.
+
+        Raises:
+            MissingDependencyError: the GPU failed, or has too little memory.
+        """
+        if self._pool is None:
+            self._pool = ResultPool(self._device)
+        block = self._pool.keep(self._now(), stream)
+        return [
+            DeviceDetections(block, i, image_hw=frame.image_hw, names=self._recipe.labels)
+            for i, frame in enumerate(frames)
+        ]
 
     def detections(self, frames: Sequence[Frame]) -> list[Detections]:
         """The results, once the stream has passed the copy."""
@@ -242,12 +232,14 @@ class BoxBlock:
             class_id=class_id,
         )
 
-    def _now(self) -> _Layout:
+    def _now(self) -> Layout:
         assert self._layout is not None, "reserve comes first"
         return self._layout
 
     def close(self) -> None:
-        """Free the memory. May be called twice."""
+        """Free the memory, but for what results hold. May be called twice."""
+        if self._pool is not None:
+            self._pool.retire()
         for owned in (self._memory, self._constant, self._pinned):
             owned.close()
 
@@ -258,69 +250,3 @@ class BoxBlock:
             address = self._constant.reserve(staged.nbytes)
             self._device.copy_to_device(address, staged, stream)
             stream.synchronize()
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where the parts lie in one allocation; offsets until :meth:`at`, addresses after."""
-
-    batch: int
-    max_det: int
-    candidates: CandidateBuffers
-    workspace: int
-    workspace_bytes: int
-    kept: int
-    block: int
-    block_bytes: int
-    rows_offset: int
-    total: int
-
-    def rows(self, block: NDArray[np.uint8], image: int) -> NDArray[Any]:
-        """The rows of one image, of ``ROW``, in a copy of the block; best first."""
-        counts = block[: 4 * self.batch].view(np.int32)
-        rows = block[self.rows_offset :].view(ROW).reshape(self.batch, self.max_det)
-        found: NDArray[Any] = rows[image, : counts[image]]
-        return found
-
-    @classmethod
-    def of(
-        cls, workspace_bytes: Callable[..., int], batch: int, capacity: int, max_det: int
-    ) -> _Layout:
-        max_det = max(max_det, 1)
-        places = batch * capacity
-        workspace = workspace_bytes(batch, capacity, max_det, MAX_CANDIDATES)
-        # The block: counts int32 [batch], then rows [batch, max_det].
-        rows_offset = -(-4 * batch // ROW.itemsize) * ROW.itemsize
-        block = rows_offset + batch * max_det * ROW.itemsize
-        sizes = [16 * places, 4 * places, 4 * places, 4 * places, 4 * batch]
-        sizes += [workspace, 4 * batch * max_det, block]
-        starts, end = [], 0
-        for size in sizes:
-            starts.append(end)
-            end += math.ceil(size / _ALIGNMENT) * _ALIGNMENT
-        candidates = CandidateBuffers(
-            starts[0], starts[1], starts[2], starts[3], starts[4], capacity
-        )
-        return cls(
-            batch=batch,
-            max_det=max_det,
-            candidates=candidates,
-            workspace=starts[5],
-            workspace_bytes=workspace,
-            kept=starts[6],
-            block=starts[7],
-            block_bytes=block,
-            rows_offset=rows_offset,
-            total=end,
-        )
-
-    def at(self, address: int) -> _Layout:
-        moved: dict[str, Any] = dict(self.__dict__)
-        for part in ("workspace", "kept", "block"):
-            moved[part] += address
-        boxes, scores, class_ids, index, counts = (
-            address + offset for offset in self.candidates.addresses()
-        )
-        capacity = self.candidates.capacity
-        moved["candidates"] = CandidateBuffers(boxes, scores, class_ids, index, counts, capacity)
-        return _Layout(**moved)

@@ -7,6 +7,8 @@ pipeline on the CPU, given equal engine outputs.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -19,8 +21,8 @@ from numpy.typing import NDArray
 from visionrt import _core
 from visionrt.backends.base import DeviceBackend, DeviceLane
 from visionrt.device import Stream, close_with, cuda_errors, device_index, open_device
-from visionrt.errors import InputDataError
-from visionrt.gpu_boxes import BoxBlock, can_decode, device_head
+from visionrt.errors import InputDataError, MissingDependencyError
+from visionrt.gpu_boxes import BoxBlock, DeviceRotatedHead, can_decode, device_head
 from visionrt.gpu_graphs import GraphCache
 from visionrt.gpu_images import DeviceImage
 from visionrt.gpu_tables import WeightTables
@@ -150,6 +152,7 @@ class LaneFrames:
         self._plan = preprocess.plan
         self._head = head
         device = lane.device
+        self._over = device.event(timing=False)  # of the last frame that was left running
         self._staged = device.pinned()
         self._source = device.buffer()
         self._tables = WeightTables(preprocess.plan, lane.stream)
@@ -157,6 +160,7 @@ class LaneFrames:
         self._boxes = BoxBlock(lane, self._device_head, recipe) if self._device_head else None
         self._generation = -1
         self.had_other_outputs = False  # that the box kernels do not read
+        self._is_closed = False
         self.graphs = GraphCache(lane.stream)
 
     def run(
@@ -172,11 +176,22 @@ class LaneFrames:
         if not self._bind(batch):
             return None
         work, staged = self._prepare(pixels, options, color)
+        keeps = work.options is not None and work.options.keep_on_device
+        is_left = False
         try:
             self.graphs.run(work, batch, lambda: self._enqueue(work, staged, frames))
+            if self._boxes is not None and keeps:
+                results = self._boxes.kept(frames, lane.stream)
+                # The caller may overwrite an image of its own as soon as this returns.
+                if not any(isinstance(image, DeviceImage) for image in pixels):
+                    self._over.record(lane.stream)
+                    lane.leave_running()
+                    is_left = True
+                return results
         finally:
             # After an error too: queued copies still use the page-locked memory.
-            lane.stream.synchronize()
+            if not is_left:
+                lane.stream.synchronize()
         if self._boxes is not None and work.options is not None:
             return self._boxes.detections(frames)
         # The page-locked arrays are written again by the next frame, so results get copies. Only a
@@ -188,10 +203,15 @@ class LaneFrames:
     def close(self) -> None:
         """Release the graphs, then the memory they use. May be called twice."""
         with self._lane.device.current():
+            # The event, not the stream, on which another model's frame may be being recorded.
+            if not self._is_closed:
+                with contextlib.suppress(MissingDependencyError):  # told by the frame's results
+                    self._over.synchronize()
+            self._is_closed = True
             self.graphs.clear()
         if self._boxes is not None:
             self._boxes.close()
-        for owned in (self._staged, self._source, self._tables):
+        for owned in (self._over, self._staged, self._source, self._tables):
             owned.close()
 
     def _bind(self, batch: int) -> bool:
@@ -240,6 +260,8 @@ class LaneFrames:
         on_device = head is not None and can_decode(head, outputs, options)
         self.had_other_outputs = head is not None and not on_device
         if self._boxes is not None and on_device:
+            if isinstance(head, DeviceRotatedHead):
+                options = dataclasses.replace(options, keep_on_device=False)
             addresses += self._boxes.reserve(outputs, len(pixels), options)
             return _Work(tuple(images), tables, color, addresses, options), staged
         addresses += tuple(a.ctypes.data for a in self._lane.host_outputs().values())

@@ -63,7 +63,7 @@ def same_bits(got: Found, expected: Found) -> int:
 
 
 def as_output(rng: np.random.Generator, images: list[Array]) -> tuple[list[Array], bool, Array]:
-    """The images, float16 in every third case: widened for the CPU, and as the device holds them."""
+    """The images, a third of them float16: widened for the CPU, and as the device holds them."""
     if rng.integers(3):
         return images, False, np.stack(images)
     with np.errstate(over="ignore"):

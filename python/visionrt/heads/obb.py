@@ -35,7 +35,8 @@ from visionrt.results.rotated import RotatedDetections, corners_of
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
-    from visionrt.gpu_boxes import Angles, CandidateBuffers
+    from visionrt.gpu_boxes import Angles
+    from visionrt.gpu_layout import CandidateBuffers
 
 _LARGEST_ANGLE = 8192  # as csrc/nms/rotated.h has it
 

@@ -41,7 +41,7 @@ from visionrt.results import Detections
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
-    from visionrt.gpu_boxes import CandidateBuffers
+    from visionrt.gpu_layout import CandidateBuffers
 
 _GRID_KEYS = {"feature_maps", "scales", "ratios", "reduce_lowest"}
 OPTIONS = ("boxes", "scores", "anchors", "variances", "activation", "background", "multi_label")

@@ -35,7 +35,7 @@ from visionrt.results import Detections
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
-    from visionrt.gpu_boxes import CandidateBuffers
+    from visionrt.gpu_layout import CandidateBuffers
 
 
 class YoloxHead:
