@@ -18,6 +18,7 @@ import fake_cuda
 import gpu_models
 import numpy as np
 import pytest
+import tensorrt_contract as contract
 from fake_gpu import FakeGpu
 from gpu_models import BOXES, SIZE, assert_same, both, graph_counts, random_images, yolo_model
 from real_models import (
@@ -256,6 +257,23 @@ def double_names() -> None:
     assert {n for n in names if not hasattr(real.Runtime, n)} == set()
     for name in ("is_stream_capturable", "execute_async_v3", "set_input_shape", "infer_shapes"):
         assert hasattr(real.IExecutionContext, name)
+
+
+@pytest.mark.parametrize("version", contract.stored_versions())
+def test_frames_by_full_tensorrt(fake_gpu: FakeGpu, emulated_kernels: Path, version: str) -> None:
+    fake_gpu.run(full_tensorrt_frames, version, kernels=emulated_kernels, fast=True)
+
+
+def full_tensorrt_frames(version: str) -> None:
+    with both(yolo_model(), BOXES, version=version) as (gpu, cpu):
+        assert gpu.backend.name == "tensorrt"
+        images = random_images(3)
+        for image in (*images, *images):
+            assert_same(gpu(image), cpu(image))
+            assert_same(gpu(image, keep_on_device=True), cpu(image))
+        for got, wanted in zip(gpu(images), cpu(images), strict=True):
+            assert_same(got, wanted)
+        assert gpu.explain().endswith("CUDA graphs")
 
 
 def test_alternating_batches_never_replay_a_stale_graph(

@@ -125,9 +125,13 @@ def nms_indices(cases: int, most: int) -> None:
 
 def decoded_exactly(form: str) -> None:
     """The results are what the CPU makes of the outputs that the engine left on the GPU."""
-    head, options = ("yolox", {}) if form == "yolox" else ("yolo", {"form": form})
-    recipe = dataclasses.replace(BOXES, head=head, head_options=options)
-    with both(yolo_model(form=form), recipe) as (gpu, _):
+    changes: dict[str, Any] = {"head": "yolo", "head_options": {"form": form}}
+    if form == "yolox":
+        changes = {"head": "yolox"}
+    elif form == "obb":  # the last class column is read as an angle
+        changes = {"task": "obb", "head": "obb", "labels": BOXES.labels[:2]}
+    model = yolo_model() if form == "obb" else yolo_model(form=form)
+    with both(model, dataclasses.replace(BOXES, **changes)) as (gpu, _):
         for image in (*random_images(4), *random_images(4)):  # plain, then by a graph
             for confidence in (0.1, 0.6):
                 frame_is_exact(gpu, image, confidence=confidence)
@@ -144,6 +148,20 @@ def frame_is_exact(gpu: Any, image: np.ndarray, **options: Any) -> None:
     head = head_for(recipe, gpu.backend.outputs)
     (wanted,) = head.decode(outputs, [frame], options_for(recipe, **options))
     FakePlatform().compare(result, wanted)
+
+
+def kept_results() -> None:
+    """Results that stay on the GPU are the twin's when they are read, late and in any order."""
+    images = random_images(6)
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        kept = [gpu(image, keep_on_device=True) for image in (*images, *images)]
+        for got, image in reversed(list(zip(kept, (*images, *images), strict=True))):
+            assert_same(got, cpu(image))
+            told = got.__cuda_array_interface__
+            assert told["shape"] == (len(got), 6)
+        last = gpu(images[0], keep_on_device=True)
+        wanted = cpu(images[0])
+    assert_same(last, wanted)
 
 
 def what_the_lane_holds(gpu: Any, spec: PreprocessSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
