@@ -123,18 +123,17 @@ def _preprocess(
     plan = Preprocessor(spec).plan
     out_bytes = int(np.prod(spec.tensor_shape(1))) * np.dtype(spec.dtype).itemsize
     out = bench.reserve(out_bytes)
-    room_bytes = plan.cuda_workspace_bytes([(height, width)])
-    room = bench.reserve(room_bytes)
+    table = plan.cuda_table(height, width)
+    tables = [bench.upload(table)] if table.size else []
     views = [(image, height, width, 3 * width)]
 
     def enqueue(stream: int) -> None:
-        plan.run_cuda(views, out, room, room_bytes, stream, "bgr")
+        plan.run_cuda(views, out, tables, stream, "bgr")
 
     h, w = spec.size
     name = f"preprocess {height}×{width} to {h}×{w} ({title})"
-    launches = 3 if spec.interpolation == "pil" else 1
     # The crop leaves some source pixels out; all are counted, as the limit is generous.
-    return Operation(name, 3 * height * width + out_bytes, launches, 0, enqueue)
+    return Operation(name, 3 * height * width + out_bytes, 1, 0, enqueue)
 
 
 def _decode(bench: Bench, form: str, anchors: int, rng: np.random.Generator) -> Operation:

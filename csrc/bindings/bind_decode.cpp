@@ -169,16 +169,21 @@ CandidateBuffers buffers_at(const BufferAddresses& addresses, std::int32_t batch
           capacity};
 }
 
-const float* floats_at(std::uintptr_t address) { return reinterpret_cast<const float*>(address); }
+const void* memory_at(std::uintptr_t address) { return reinterpret_cast<const void*>(address); }
+
+OutputType type_of(bool is_float16) {
+  return is_float16 ? OutputType::kFloat16 : OutputType::kFloat32;
+}
 
 void cuda_decode_yolo(std::uintptr_t output, std::int32_t batch, const std::string& form,
                       std::int32_t anchors, std::int32_t columns, std::int32_t num_classes,
                       float score_threshold, const BufferAddresses& candidates,
-                      std::int32_t capacity, cuda::StreamHandle stream, bool multi_label) {
+                      std::int32_t capacity, cuda::StreamHandle stream, bool multi_label,
+                      bool is_float16) {
   const bool transposed = form == "v8";
   const YoloHead head =
       yolo_head(form, transposed ? columns : anchors, transposed ? anchors : columns, num_classes);
-  decode_yolo_cuda(floats_at(output), head, {score_threshold, multi_label},
+  decode_yolo_cuda(memory_at(output), type_of(is_float16), head, {score_threshold, multi_label},
                    buffers_at(candidates, batch, capacity), stream);
 }
 
@@ -187,12 +192,12 @@ void cuda_decode_yolox(std::uintptr_t output, std::int32_t batch,
                        std::int32_t columns, std::int32_t num_classes, float score_threshold,
                        const BufferAddresses& candidates, std::int32_t capacity,
                        cuda::StreamHandle stream, const std::vector<std::int32_t>& strides,
-                       bool multi_label) {
+                       bool multi_label, bool is_float16) {
   check_classes(num_classes, anchors);
   check_columns(columns, 5, num_classes);
   const YoloxHead head =
       yolox_head(anchors, columns, num_classes, input_hw[0], input_hw[1], strides);
-  decode_yolox_cuda(floats_at(output), head, {score_threshold, multi_label},
+  decode_yolox_cuda(memory_at(output), type_of(is_float16), head, {score_threshold, multi_label},
                     buffers_at(candidates, batch, capacity), stream);
 }
 
@@ -201,9 +206,11 @@ void cuda_decode_ssd(std::uintptr_t box_codes, std::uintptr_t scores, std::uintp
                      const std::array<std::int32_t, 2>& input_hw, float score_threshold,
                      const BufferAddresses& candidates, std::int32_t capacity,
                      cuda::StreamHandle stream, const std::array<float, 4>& variances,
-                     const std::string& activation, std::int32_t background, bool multi_label) {
+                     const std::string& activation, std::int32_t background, bool multi_label,
+                     bool is_float16) {
   const SsdHead head = ssd_head(anchors, num_classes, input_hw, variances, activation, background);
-  decode_ssd_cuda(floats_at(box_codes), floats_at(scores), floats_at(anchor_boxes), head,
+  decode_ssd_cuda(memory_at(box_codes), memory_at(scores), type_of(is_float16),
+                  reinterpret_cast<const float*>(anchor_boxes), head,
                   {score_threshold, multi_label}, buffers_at(candidates, batch, capacity), stream);
 }
 
@@ -212,24 +219,28 @@ void bind_cuda_decode(py::module_& m) {
   m.def("decode_capacity", &decode_capacity, py::arg("anchors"), py::arg("num_classes"),
         py::arg("multi_label") = false,
         "Candidates an image can give: the least capacity the cuda_decode functions take.");
-  m.def("cuda_decode_yolo", &cuda_decode_yolo, Unlocked(), py::arg("output"), py::arg("batch"),
-        py::arg("form"), py::arg("anchors"), py::arg("columns"), py::arg("num_classes"),
-        py::arg("score_threshold"), py::arg("candidates"), py::arg("capacity"), py::arg("stream"),
-        py::arg("multi_label") = false,
-        "Queues decode_yolo of a batch on the stream. output: device address of float32 [batch,\n"
-        "...] in the form's layout. candidates: addresses of boxes [batch, capacity, 4], scores,\n"
-        "class_ids, source_index [batch, capacity] and counts [batch]; the order is arbitrary,\n"
-        "source_index = anchor * num_classes + class. Does not block. Raises DriverError.");
+  m.def(
+      "cuda_decode_yolo", &cuda_decode_yolo, Unlocked(), py::arg("output"), py::arg("batch"),
+      py::arg("form"), py::arg("anchors"), py::arg("columns"), py::arg("num_classes"),
+      py::arg("score_threshold"), py::arg("candidates"), py::arg("capacity"), py::arg("stream"),
+      py::arg("multi_label") = false, py::arg("is_float16") = false,
+      "Queues decode_yolo of a batch on the stream. output: device address of float32 or float16\n"
+      "[batch, ...] in the form's layout. candidates: addresses of boxes [batch, capacity, 4], "
+      "scores,\n"
+      "class_ids, source_index [batch, capacity] and counts [batch]; the order is arbitrary,\n"
+      "source_index = anchor * num_classes + class. Does not block. Raises DriverError.");
   m.def("cuda_decode_yolox", &cuda_decode_yolox, Unlocked(), py::arg("output"), py::arg("batch"),
         py::arg("input_hw"), py::arg("anchors"), py::arg("columns"), py::arg("num_classes"),
         py::arg("score_threshold"), py::arg("candidates"), py::arg("capacity"), py::arg("stream"),
         py::arg("strides") = std::vector<std::int32_t>{8, 16, 32}, py::arg("multi_label") = false,
+        py::arg("is_float16") = false,
         "Queues decode_yolox of a batch on the stream; arguments as cuda_decode_yolo.");
   m.def("cuda_decode_ssd", &cuda_decode_ssd, Unlocked(), py::arg("box_codes"), py::arg("scores"),
         py::arg("anchor_boxes"), py::arg("batch"), py::arg("anchors"), py::arg("num_classes"),
         py::arg("input_hw"), py::arg("score_threshold"), py::arg("candidates"), py::arg("capacity"),
         py::arg("stream"), py::arg("variances") = std::array<float, 4>{10.0f, 10.0f, 5.0f, 5.0f},
         py::arg("activation") = "none", py::arg("background") = 0, py::arg("multi_label") = false,
+        py::arg("is_float16") = false,
         "Queues decode_ssd of a batch on the stream. box_codes [batch, anchors, 4] and scores\n"
         "[batch, anchors, num_classes] per image, anchor_boxes [anchors, 4] shared; candidates as\n"
         "cuda_decode_yolo.");

@@ -1,12 +1,16 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "nms/nms.h"
 #include "nms/nms_rotated.h"
+#include "preprocess/geometry.h"
 
 namespace py = pybind11;
 
@@ -124,51 +128,89 @@ NmsOptions cuda_options(float iou_threshold, std::int32_t max_det, std::int32_t 
   return {iou_threshold, max_det, max_candidates, class_aware};
 }
 
+NmsFilter filter_of(bool finite_only, const std::optional<std::vector<std::int32_t>>& classes) {
+  NmsFilter filter;
+  filter.finite_only = finite_only;
+  filter.classes_only = classes.has_value();
+  if (!classes) return filter;
+  for (const std::int32_t id : *classes) {
+    if (id < 0 || id >= kMaxFilterClasses) {
+      throw std::invalid_argument("classes must be 0 to " + std::to_string(kMaxFilterClasses - 1) +
+                                  ", got " + std::to_string(id));
+    }
+    filter.classes[id / 32] |= 1u << (id % 32);
+  }
+  return filter;
+}
+
+std::vector<ImageMap> maps_of(const std::vector<preprocess::Geometry>& geometries,
+                              std::int32_t batch) {
+  if (!geometries.empty() && static_cast<std::int64_t>(geometries.size()) != batch) {
+    throw std::invalid_argument("geometries must be " + std::to_string(batch) +
+                                ", one for each image, or none, got " +
+                                std::to_string(geometries.size()));
+  }
+  std::vector<ImageMap> maps;
+  for (const preprocess::Geometry& g : geometries) {
+    maps.push_back({static_cast<float>(g.offset_x), static_cast<float>(g.offset_y),
+                    static_cast<float>(g.scale_x), static_cast<float>(g.scale_y),
+                    static_cast<float>(g.image_w), static_cast<float>(g.image_h)});
+  }
+  return maps;
+}
+
 // Device addresses arrive as integers; 0 is null.
+NmsInputs inputs_at(const std::array<std::uintptr_t, 5>& candidates, std::int32_t batch,
+                    std::int32_t capacity) {
+  return {reinterpret_cast<const Box*>(candidates[0]),
+          reinterpret_cast<const float*>(candidates[1]),
+          reinterpret_cast<const std::int32_t*>(candidates[2]),
+          reinterpret_cast<const std::int32_t*>(candidates[3]),
+          reinterpret_cast<const std::int32_t*>(candidates[4]),
+          batch,
+          capacity};
+}
+
+NmsOutputs outputs_at(std::uintptr_t kept, std::uintptr_t kept_counts, std::uintptr_t detections) {
+  return {reinterpret_cast<std::int32_t*>(kept), reinterpret_cast<std::int32_t*>(kept_counts),
+          reinterpret_cast<Detection*>(detections)};
+}
+
 void cuda_nms(std::uintptr_t boxes, std::uintptr_t scores, std::uintptr_t class_ids,
               std::uintptr_t source_index, std::uintptr_t counts, std::int32_t batch,
               std::int32_t capacity, float iou_threshold, std::int32_t max_det,
               std::uintptr_t workspace, std::size_t workspace_bytes, std::uintptr_t kept,
               std::uintptr_t kept_counts, cuda::StreamHandle stream, std::uintptr_t detections,
-              bool class_aware, std::int32_t max_candidates) {
-  const NmsInputs inputs{reinterpret_cast<const Box*>(boxes),
-                         reinterpret_cast<const float*>(scores),
-                         reinterpret_cast<const std::int32_t*>(class_ids),
-                         reinterpret_cast<const std::int32_t*>(source_index),
-                         reinterpret_cast<const std::int32_t*>(counts),
-                         batch,
-                         capacity};
-  const NmsOutputs outputs{reinterpret_cast<std::int32_t*>(kept),
-                           reinterpret_cast<std::int32_t*>(kept_counts),
-                           reinterpret_cast<Detection*>(detections)};
-  nms_cuda(inputs, cuda_options(iou_threshold, max_det, max_candidates, class_aware),
-           reinterpret_cast<void*>(workspace), workspace_bytes, outputs, stream);
+              bool class_aware, std::int32_t max_candidates, bool finite_only,
+              const std::optional<std::vector<std::int32_t>>& classes,
+              const std::vector<preprocess::Geometry>& geometries) {
+  const std::vector<ImageMap> maps = maps_of(geometries, batch);
+  nms_cuda(inputs_at({boxes, scores, class_ids, source_index, counts}, batch, capacity),
+           filter_of(finite_only, classes),
+           cuda_options(iou_threshold, max_det, max_candidates, class_aware),
+           maps.empty() ? nullptr : maps.data(), reinterpret_cast<void*>(workspace),
+           workspace_bytes, outputs_at(kept, kept_counts, detections), stream);
 }
 
 void cuda_nms_rotated(std::uintptr_t boxes, std::uintptr_t angles, std::int64_t image_stride,
-                      std::int64_t anchor_stride, std::int32_t classes, std::uintptr_t scores,
+                      std::int64_t anchor_stride, std::int32_t num_classes, std::uintptr_t scores,
                       std::uintptr_t class_ids, std::uintptr_t source_index, std::uintptr_t counts,
                       std::int32_t batch, std::int32_t capacity, float iou_threshold,
                       std::int32_t max_det, std::uintptr_t workspace, std::size_t workspace_bytes,
                       std::uintptr_t kept, std::uintptr_t kept_counts, cuda::StreamHandle stream,
-                      std::uintptr_t detections, bool class_aware, std::int32_t max_candidates) {
-  if (classes < 1) {
-    throw std::invalid_argument("classes must be 1 or more, got " + std::to_string(classes));
+                      std::uintptr_t detections, bool class_aware, std::int32_t max_candidates,
+                      bool finite_only, const std::optional<std::vector<std::int32_t>>& classes) {
+  if (num_classes < 1) {
+    throw std::invalid_argument("num_classes must be 1 or more, got " +
+                                std::to_string(num_classes));
   }
-  const NmsInputs inputs{reinterpret_cast<const Box*>(boxes),
-                         reinterpret_cast<const float*>(scores),
-                         reinterpret_cast<const std::int32_t*>(class_ids),
-                         reinterpret_cast<const std::int32_t*>(source_index),
-                         reinterpret_cast<const std::int32_t*>(counts),
-                         batch,
-                         capacity};
   const AngleView view{reinterpret_cast<const float*>(angles), image_stride, anchor_stride,
-                       classes};
-  const NmsOutputs outputs{reinterpret_cast<std::int32_t*>(kept),
-                           reinterpret_cast<std::int32_t*>(kept_counts),
-                           reinterpret_cast<Detection*>(detections)};
-  nms_rotated_cuda(inputs, view, cuda_options(iou_threshold, max_det, max_candidates, class_aware),
-                   reinterpret_cast<void*>(workspace), workspace_bytes, outputs, stream);
+                       num_classes};
+  nms_rotated_cuda(inputs_at({boxes, scores, class_ids, source_index, counts}, batch, capacity),
+                   view, filter_of(finite_only, classes),
+                   cuda_options(iou_threshold, max_det, max_candidates, class_aware),
+                   reinterpret_cast<void*>(workspace), workspace_bytes,
+                   outputs_at(kept, kept_counts, detections), stream);
 }
 
 void bind_rotated(py::module_& m) {
@@ -194,15 +236,18 @@ void bind_rotated(py::module_& m) {
       "Bytes of 256-byte aligned device memory that cuda_nms_rotated needs for these sizes.");
   m.def(
       "cuda_nms_rotated", &cuda_nms_rotated, py::arg("boxes"), py::arg("angles"),
-      py::arg("image_stride"), py::arg("anchor_stride"), py::arg("classes"), py::arg("scores"),
+      py::arg("image_stride"), py::arg("anchor_stride"), py::arg("num_classes"), py::arg("scores"),
       py::arg("class_ids"), py::arg("source_index"), py::arg("counts"), py::arg("batch"),
       py::arg("capacity"), py::arg("iou_threshold"), py::arg("max_det"), py::arg("workspace"),
       py::arg("workspace_bytes"), py::arg("kept"), py::arg("kept_counts"), py::arg("stream"),
       py::arg("detections") = 0, py::arg("class_aware") = true,
-      py::arg("max_candidates") = no_limit, py::call_guard<py::gil_scoped_release>(),
+      py::arg("max_candidates") = no_limit, py::arg("finite_only") = false,
+      py::arg("classes") = py::none(), py::call_guard<py::gil_scoped_release>(),
       "Queues nms_rotated of a batch on the stream; arguments as cuda_nms. The angle of a\n"
       "candidate with source index s of image i is the float32 at angles + 4 * (i * image_stride\n"
-      "+ s / classes * anchor_stride). detections are the upright boxes.");
+      "+ s / num_classes * anchor_stride). detections are the upright boxes, with the angle in "
+      "the\n"
+      "place of the class as a number.");
 }
 
 }  // namespace
@@ -235,12 +280,19 @@ void bind_nms(py::module_& m) {
         py::arg("iou_threshold"), py::arg("max_det"), py::arg("workspace"),
         py::arg("workspace_bytes"), py::arg("kept"), py::arg("kept_counts"), py::arg("stream"),
         py::arg("detections") = 0, py::arg("class_aware") = true,
-        py::arg("max_candidates") = no_limit, py::call_guard<py::gil_scoped_release>(),
+        py::arg("max_candidates") = no_limit, py::arg("finite_only") = false,
+        py::arg("classes") = py::none(),
+        py::arg("geometries") = std::vector<preprocess::Geometry>{},
+        py::call_guard<py::gil_scoped_release>(),
         "Queues NMS of a batch on the stream; device addresses are integers, 0 is none. boxes\n"
         "float32 [batch, capacity, 4], scores, class_ids, source_index [batch, capacity], counts\n"
         "int32 [batch]. Writes kept int32 [batch, max_det] (then -1), kept_counts int32 [batch],\n"
-        "and detections [batch, max_det] of 24 bytes: x1 y1 x2 y2 score float32, class_id int32.\n"
+        "and detections [batch, max_det] of 32 bytes: x1 y1 x2 y2 score class float32, class_id\n"
+        "source_index int32; zeros after the last. finite_only leaves out boxes with infinities,\n"
+        "classes all others (each below max_filter_classes). geometries, one for each image, map\n"
+        "the boxes of detections to the images.\n"
         "Does not block. Raises DriverError when the driver is missing or refuses.");
+  m.attr("max_filter_classes") = kMaxFilterClasses;
   bind_rotated(m);
 }
 

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "cpu/level.h"
 #include "preprocess/preprocess.h"
@@ -110,23 +111,25 @@ class PreprocessPlan {
     preprocess::run_cpu(spec_, views.data(), views.size(), data, threads);
   }
 
-  std::size_t cuda_workspace_bytes(const std::vector<std::array<int, 2>>& sizes_hw) const {
-    std::vector<ImageView> views;
-    for (const auto& [h, w] : sizes_hw) views.push_back({nullptr, h, w, 0, Color::kBgr});
-    return preprocess::cuda_workspace_bytes(spec_, views.data(), views.size());
+  IntArray cuda_table(int height, int width) const {
+    const std::vector<std::int32_t> table = preprocess::cuda_table(spec_, height, width);
+    return IntArray(static_cast<py::ssize_t>(table.size()), table.data());
   }
 
   void run_cuda(const std::vector<DeviceImageTuple>& images, std::uintptr_t out,
-                std::uintptr_t workspace, std::size_t workspace_bytes, std::uintptr_t stream,
+                const std::vector<cuda::DevicePtr>& tables, std::uintptr_t stream,
                 const std::string& color) const {
     std::vector<ImageView> views;
     for (const auto& [address, h, w, row_bytes] : images) {
       views.push_back(
           {reinterpret_cast<const std::uint8_t*>(address), h, w, row_bytes, source_color(color)});
     }
+    if (spec_.interpolation == preprocess::Interpolation::kPil && tables.size() != views.size()) {
+      refuse("a table of weights for each of " + std::to_string(views.size()) + " images",
+             std::to_string(tables.size()));
+    }
     const py::gil_scoped_release release;
-    preprocess::run_cuda(spec_, views.data(), views.size(), out, workspace, workspace_bytes,
-                         stream);
+    preprocess::run_cuda(spec_, views.data(), tables.data(), views.size(), out, stream);
   }
 
  private:
@@ -196,14 +199,15 @@ void bind_preprocess(py::module_& m) {
            "Fills `out` on the CPU, without the GIL. Images are uint8 (height, width, 3) with "
            "contiguous pixels and any row stride; `out` is C-contiguous, of the tensor's shape and "
            "dtype.")
-      .def("cuda_workspace_bytes", &PreprocessPlan::cuda_workspace_bytes, py::arg("sizes_hw"),
-           "Device memory run_cuda needs for images of these sizes.")
+      .def("cuda_table", &PreprocessPlan::cuda_table, py::arg("height"), py::arg("width"),
+           "int32 [k]: what run_cuda wants in device memory for images of a size, weights in pil "
+           "mode. Empty in cv2 mode.")
       .def("run_cuda", &PreprocessPlan::run_cuda, py::arg("images"), py::arg("out"),
-           py::arg("workspace"), py::arg("workspace_bytes"), py::arg("stream"),
-           py::arg("source_color"),
-           "Queues the same work on a CUDA stream. Images are (address, height, width, row_bytes) "
-           "in device memory; `out`, `workspace` and `stream` are integers. Does not block. Raises "
-           "DriverError when the driver is missing or refuses.");
+           py::arg("tables"), py::arg("stream"), py::arg("source_color"),
+           "Queues the same work on a CUDA stream, one launch for up to 32 images. Images are "
+           "(address, height, width, row_bytes) in device memory; `tables` holds the address of "
+           "the cuda_table of each one's size, and may be empty in cv2 mode. Does not block. "
+           "Raises DriverError when the driver is missing or refuses.");
 }
 
 }  // namespace visionrt

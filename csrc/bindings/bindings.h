@@ -11,5 +11,6 @@ void bind_decode(pybind11::module_& m);
 void bind_masks(pybind11::module_& m);
 void bind_cuda(pybind11::module_& m);
 void bind_graph(pybind11::module_& m);
+void bind_dlpack(pybind11::module_& m);
 
 }  // namespace visionrt

@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, m) {
   visionrt::bind_masks(m);
   visionrt::bind_cuda(m);
   visionrt::bind_graph(m);
+  visionrt::bind_dlpack(m);
 }

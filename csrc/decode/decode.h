@@ -137,14 +137,19 @@ struct CandidateBuffers {
 // How many candidates an image can give: the least capacity the CUDA back end takes.
 std::int64_t decode_capacity(std::int32_t anchors, std::int32_t num_classes, bool multi_label);
 
+// The element type of a head's outputs; float16 is widened, which loses nothing.
+enum class OutputType { kFloat32, kFloat16 };
+
 // Queue a fill of the counts and one launch; do not block or allocate. Throw std::invalid_argument
 // when the capacity is too small, DriverError when the driver refuses.
-void decode_yolo_cuda(const float* output, const YoloHead& head, const DecodeOptions& options,
-                      const CandidateBuffers& out, cuda::StreamHandle stream);
-void decode_yolox_cuda(const float* output, const YoloxHead& head, const DecodeOptions& options,
-                       const CandidateBuffers& out, cuda::StreamHandle stream);
-void decode_ssd_cuda(const float* box_codes, const float* scores, const float* anchors,
-                     const SsdHead& head, const DecodeOptions& options, const CandidateBuffers& out,
-                     cuda::StreamHandle stream);
+void decode_yolo_cuda(const void* output, OutputType type, const YoloHead& head,
+                      const DecodeOptions& options, const CandidateBuffers& out,
+                      cuda::StreamHandle stream);
+void decode_yolox_cuda(const void* output, OutputType type, const YoloxHead& head,
+                       const DecodeOptions& options, const CandidateBuffers& out,
+                       cuda::StreamHandle stream);
+void decode_ssd_cuda(const void* box_codes, const void* scores, OutputType type,
+                     const float* anchors, const SsdHead& head, const DecodeOptions& options,
+                     const CandidateBuffers& out, cuda::StreamHandle stream);
 
 }  // namespace visionrt

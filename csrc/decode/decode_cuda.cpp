@@ -27,6 +27,10 @@ void begin(std::int32_t anchors, std::int32_t num_classes, const DecodeOptions& 
                    static_cast<std::size_t>(out.batch) * sizeof(std::int32_t), stream);
 }
 
+std::string named(const char* kernel, OutputType type) {
+  return std::string(kernel) + (type == OutputType::kFloat16 ? "_half" : "");
+}
+
 cuda::LaunchShape grid_of(std::int32_t anchors, std::int32_t anchors_per_block,
                           std::int32_t batch) {
   const auto blocks = static_cast<unsigned>((anchors - 1) / anchors_per_block + 1);
@@ -35,31 +39,33 @@ cuda::LaunchShape grid_of(std::int32_t anchors, std::int32_t anchors_per_block,
 
 }  // namespace
 
-void decode_yolo_cuda(const float* output, const YoloHead& head, const DecodeOptions& options,
-                      const CandidateBuffers& out, cuda::StreamHandle stream) {
+void decode_yolo_cuda(const void* output, OutputType type, const YoloHead& head,
+                      const DecodeOptions& options, const CandidateBuffers& out,
+                      cuda::StreamHandle stream) {
   begin(head.anchors, head.num_classes, options, out, stream);
   if (head.anchors == 0 || out.batch == 0) return;
   const bool columns = head.form == YoloForm::kChannelsFirst;
-  cuda::launch(columns ? "decode_yolo_columns" : "decode_yolo_rows",
+  cuda::launch(named(columns ? "decode_yolo_columns" : "decode_yolo_rows", type).c_str(),
                grid_of(head.anchors, columns ? kColumnsPerBlock : kRowsPerBlock, out.batch), stream,
                output, head, options, out);
 }
 
-void decode_yolox_cuda(const float* output, const YoloxHead& head, const DecodeOptions& options,
-                       const CandidateBuffers& out, cuda::StreamHandle stream) {
+void decode_yolox_cuda(const void* output, OutputType type, const YoloxHead& head,
+                       const DecodeOptions& options, const CandidateBuffers& out,
+                       cuda::StreamHandle stream) {
   begin(head.anchors, head.num_classes, options, out, stream);
   if (head.anchors == 0 || out.batch == 0) return;
-  cuda::launch("decode_yolox", grid_of(head.anchors, kRowsPerBlock, out.batch), stream, output,
-               head, options, out);
+  cuda::launch(named("decode_yolox", type).c_str(), grid_of(head.anchors, kRowsPerBlock, out.batch),
+               stream, output, head, options, out);
 }
 
-void decode_ssd_cuda(const float* box_codes, const float* scores, const float* anchors,
-                     const SsdHead& head, const DecodeOptions& options, const CandidateBuffers& out,
-                     cuda::StreamHandle stream) {
+void decode_ssd_cuda(const void* box_codes, const void* scores, OutputType type,
+                     const float* anchors, const SsdHead& head, const DecodeOptions& options,
+                     const CandidateBuffers& out, cuda::StreamHandle stream) {
   begin(head.anchors, head.num_classes, options, out, stream);
   if (head.anchors == 0 || out.batch == 0) return;
-  cuda::launch("decode_ssd", grid_of(head.anchors, kRowsPerBlock, out.batch), stream, box_codes,
-               scores, anchors, head, options, out);
+  cuda::launch(named("decode_ssd", type).c_str(), grid_of(head.anchors, kRowsPerBlock, out.batch),
+               stream, box_codes, scores, anchors, head, options, out);
 }
 
 }  // namespace visionrt

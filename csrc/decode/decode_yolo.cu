@@ -15,13 +15,19 @@
 //   bytes="4*anchors*classes + 44*candidates"
 // budget: decode_yolo_rows registers<=64 spills=0 shared<=0 launches=1 wide="store"
 //   bytes="4*anchors*(classes + 1) + 44*candidates"
+// budget: decode_yolo_columns_half registers<=64 spills=0 shared<=1024 launches=1 wide="store"
+//   bytes="2*anchors*classes + 36*candidates"
+// budget: decode_yolo_rows_half registers<=64 spills=0 shared<=0 launches=1 wide="store"
+//   bytes="2*anchors*(classes + 1) + 36*candidates"
 #include "decode/emit.cuh"
 
 namespace visionrt {
+namespace {
 
-extern "C" __global__ void __launch_bounds__(kDecodeThreads)
-    decode_yolo_columns(const float* __restrict__ output, YoloHead head, DecodeOptions options,
-                        CandidateBuffers out) {
+template <class T>
+__device__ __forceinline__ void scan_columns(const T* __restrict__ output, const YoloHead& head,
+                                             const DecodeOptions& options,
+                                             const CandidateBuffers& out) {
   constexpr std::int32_t kParts = kDecodeThreads / kColumnsPerBlock;
   __shared__ BestClass bests[kParts][kColumnsPerBlock];
   const std::int32_t lane = threadIdx.x % kColumnsPerBlock;
@@ -30,26 +36,27 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads)
   const std::int32_t image = blockIdx.y;
   const bool exists = anchor < head.anchors;
   const std::size_t stride = head.anchors;
-  const float* column = output + static_cast<std::size_t>(image) * head.columns * stride + anchor;
-  const float* classes = column + 4 * stride;
+  const T* column = output + static_cast<std::size_t>(image) * head.columns * stride + anchor;
+  const T* classes = column + 4 * stride;
   const std::int32_t per_part = (head.num_classes + kParts - 1) / kParts;
   const std::int32_t first = part * per_part;
   const std::int32_t end = exists ? min(first + per_part, head.num_classes) : first;
   const auto box = [&] {
-    return box_from_center(column[0], column[stride], column[2 * stride], column[3 * stride]);
+    const BoxCode code = load_code(column, stride);
+    return box_from_center(code.at[0], code.at[1], code.at[2], code.at[3]);
   };
 
   BestClass best{options.score_threshold, -1};
 #pragma unroll 8
   for (std::int32_t id = first; id < end; ++id) {
-    const float score = classes[id * stride];
+    const float score = as_float(classes[id * stride]);
     if (score > best.score) best = {score, id};
   }
   if (options.multi_label) {
     if (best.class_id < 0) return;
     const Box own = box();
     for (std::int32_t id = first; id < end; ++id) {
-      const float score = classes[id * stride];
+      const float score = as_float(classes[id * stride]);
       if (score > options.score_threshold) {
         append_candidate(out, image, own, score, id, anchor * head.num_classes + id);
       }
@@ -68,16 +75,42 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads)
                    anchor * head.num_classes + best.class_id);
 }
 
-extern "C" __global__ void __launch_bounds__(kDecodeThreads)
-    decode_yolo_rows(const float* __restrict__ output, YoloHead head, DecodeOptions options,
-                     CandidateBuffers out) {
+template <class T>
+__device__ __forceinline__ void scan_yolo_row(const T* __restrict__ output, const YoloHead& head,
+                                              const DecodeOptions& options,
+                                              const CandidateBuffers& out) {
   const std::int32_t anchor = blockIdx.x * kRowsPerBlock + threadIdx.x / 32;
   const std::int32_t image = blockIdx.y;
   if (anchor >= head.anchors) return;
-  const float* row =
-      output + (static_cast<std::size_t>(image) * head.anchors + anchor) * head.columns;
+  const T* row = output + (static_cast<std::size_t>(image) * head.anchors + anchor) * head.columns;
   scan_row(row, head.form == YoloForm::kObjectness, head.num_classes, options, image, anchor, out,
            [](const float* code) { return box_from_center(code[0], code[1], code[2], code[3]); });
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(kDecodeThreads)
+    decode_yolo_columns(const float* __restrict__ output, YoloHead head, DecodeOptions options,
+                        CandidateBuffers out) {
+  scan_columns(output, head, options, out);
+}
+
+extern "C" __global__ void __launch_bounds__(kDecodeThreads)
+    decode_yolo_columns_half(const __half* __restrict__ output, YoloHead head,
+                             DecodeOptions options, CandidateBuffers out) {
+  scan_columns(output, head, options, out);
+}
+
+extern "C" __global__ void __launch_bounds__(kDecodeThreads)
+    decode_yolo_rows(const float* __restrict__ output, YoloHead head, DecodeOptions options,
+                     CandidateBuffers out) {
+  scan_yolo_row(output, head, options, out);
+}
+
+extern "C" __global__ void __launch_bounds__(kDecodeThreads)
+    decode_yolo_rows_half(const __half* __restrict__ output, YoloHead head, DecodeOptions options,
+                          CandidateBuffers out) {
+  scan_yolo_row(output, head, options, out);
 }
 
 }  // namespace visionrt

@@ -10,20 +10,37 @@
 //
 // budget: decode_yolox registers<=64 spills=0 shared<=0 launches=1 wide="store"
 //   bytes="4*anchors + 4*candidates*classes + 44*candidates"
+// budget: decode_yolox_half registers<=64 spills=0 shared<=0 launches=1 wide="store"
+//   bytes="2*anchors + 2*candidates*classes + 36*candidates"
 #include "decode/emit.cuh"
 
 namespace visionrt {
+namespace {
+
+template <class T>
+__device__ __forceinline__ void scan_yolox(const T* __restrict__ output, const YoloxHead& head,
+                                           const DecodeOptions& options,
+                                           const CandidateBuffers& out) {
+  const std::int32_t anchor = blockIdx.x * kRowsPerBlock + threadIdx.x / 32;
+  const std::int32_t image = blockIdx.y;
+  if (anchor >= head.anchors) return;
+  const T* row = output + (static_cast<std::size_t>(image) * head.anchors + anchor) * head.columns;
+  scan_row(row, true, head.num_classes, options, image, anchor, out,
+           [&head, anchor](const float* code) { return yolox_box(head, code, anchor); });
+}
+
+}  // namespace
 
 extern "C" __global__ void __launch_bounds__(kDecodeThreads)
     decode_yolox(const float* __restrict__ output, YoloxHead head, DecodeOptions options,
                  CandidateBuffers out) {
-  const std::int32_t anchor = blockIdx.x * kRowsPerBlock + threadIdx.x / 32;
-  const std::int32_t image = blockIdx.y;
-  if (anchor >= head.anchors) return;
-  const float* row =
-      output + (static_cast<std::size_t>(image) * head.anchors + anchor) * head.columns;
-  scan_row(row, true, head.num_classes, options, image, anchor, out,
-           [&head, anchor](const float* code) { return yolox_box(head, code, anchor); });
+  scan_yolox(output, head, options, out);
+}
+
+extern "C" __global__ void __launch_bounds__(kDecodeThreads)
+    decode_yolox_half(const __half* __restrict__ output, YoloxHead head, DecodeOptions options,
+                      CandidateBuffers out) {
+  scan_yolox(output, head, options, out);
 }
 
 }  // namespace visionrt

@@ -1,12 +1,29 @@
 // What the decode kernels share: appending a candidate, and a warp's best value.
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include "decode/decode_kernels.h"
 #include "nms/box_device.cuh"
 
 namespace visionrt {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
+
+// An element of an output. Every float16 is a float32, so the CPU back end, which widens the whole
+// output first, has the same values.
+__device__ __forceinline__ float as_float(float value) { return value; }
+__device__ __forceinline__ float as_float(__half value) { return __half2float(value); }
+
+// The four numbers of a box code, `stride` elements apart.
+struct BoxCode {
+  float at[4];
+};
+template <class T>
+__device__ __forceinline__ BoxCode load_code(const T* code, std::size_t stride = 1) {
+  return {{as_float(code[0]), as_float(code[stride]), as_float(code[2 * stride]),
+           as_float(code[3 * stride])}};
+}
 
 // The compiler makes one atomic operation of a warp's (VOTE, POPC and SHFL around it): where a lane
 // takes an anchor, 8400 candidates cost 263 of them; where a warp does, a candidate costs one, and
@@ -35,11 +52,12 @@ __device__ __forceinline__ void take_better(BestClass& best, float score, std::i
 
 // The best of values[0..count) without values[skip], in every lane of a full warp; ties go to the
 // lower position, NaN values are passed over.
-__device__ __forceinline__ BestClass warp_best(const float* values, std::int32_t count,
+template <class T>
+__device__ __forceinline__ BestClass warp_best(const T* values, std::int32_t count,
                                                std::int32_t skip) {
   BestClass best{-INFINITY, INT32_MAX};
   for (std::int32_t id = static_cast<std::int32_t>(threadIdx.x % 32); id < count; id += 32) {
-    if (id != skip) take_better(best, values[id], id);
+    if (id != skip) take_better(best, as_float(values[id]), id);
   }
   for (int distance = 16; distance > 0; distance /= 2) {
     const float score = __shfl_xor_sync(kAllLanes, best.score, distance);
@@ -49,22 +67,24 @@ __device__ __forceinline__ BestClass warp_best(const float* values, std::int32_t
   return best;
 }
 
-// One warp, one row [box code, objectness?, class scores, ...]; `box_of(row)` decodes.
-template <class BoxOf>
-__device__ __forceinline__ void scan_row(const float* row, bool has_objectness,
+// One warp, one row [box code, objectness?, class scores, ...]; `box_of(code)` decodes four floats.
+template <class T, class BoxOf>
+__device__ __forceinline__ void scan_row(const T* row, bool has_objectness,
                                          std::int32_t num_classes, const DecodeOptions& options,
                                          std::int32_t image, std::int32_t anchor,
                                          const CandidateBuffers& out, const BoxOf& box_of) {
   const float threshold = options.score_threshold;
-  const float objectness = has_objectness ? row[4] : 1.0f;
+  const float objectness = has_objectness ? as_float(row[4]) : 1.0f;
   if (has_objectness && !(objectness > threshold)) return;
-  const float* classes = row + (has_objectness ? 5 : 4);
+  const T* classes = row + (has_objectness ? 5 : 4);
   const std::int32_t lane = threadIdx.x % 32;
   if (options.multi_label) {
     for (std::int32_t id = lane; id < num_classes; id += 32) {
-      const float score = has_objectness ? objectness * classes[id] : classes[id];
+      const float score =
+          has_objectness ? objectness * as_float(classes[id]) : as_float(classes[id]);
       if (score > threshold) {
-        append_candidate(out, image, box_of(row), score, id, anchor * num_classes + id);
+        append_candidate(out, image, box_of(load_code(row).at), score, id,
+                         anchor * num_classes + id);
       }
     }
     return;
@@ -72,7 +92,7 @@ __device__ __forceinline__ void scan_row(const float* row, bool has_objectness,
   const BestClass best = warp_best(classes, num_classes, -1);
   const float score = has_objectness ? objectness * best.score : best.score;
   if (lane == 0 && score > threshold && best.score > -INFINITY) {
-    append_candidate(out, image, box_of(row), score, best.class_id,
+    append_candidate(out, image, box_of(load_code(row).at), score, best.class_id,
                      anchor * num_classes + best.class_id);
   }
 }

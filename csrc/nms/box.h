@@ -41,6 +41,12 @@ VISIONRT_HD bool is_eligible(const Box& box, float score) {
          box.y2 == box.y2;
 }
 
+VISIONRT_HD bool is_finite(float value) { return value - value == 0.0f; }
+
+VISIONRT_HD bool is_finite(const Box& box) {
+  return is_finite(box.x1) && is_finite(box.y1) && is_finite(box.x2) && is_finite(box.y2);
+}
+
 // Maps a score that is not NaN to an integer that ascends as the score descends; -0 equals +0.
 VISIONRT_HD std::uint32_t descending_key(float score) {
   std::uint32_t bits;

@@ -6,7 +6,8 @@
 //
 // `Walk` has: Shape, of 16-byte parts; load(place), of the candidates in order; store(array, i,
 // shape) and fetch(array, i), in 16-byte accesses; is_usable(shape);
-// suppresses(first, second, threshold), first being the one that is kept; upright(place).
+// suppresses(first, second, threshold), first being the one that is kept; finish(row, place, image)
+// fills in `box` and `extra` of a row.
 #pragma once
 
 #include "nms/box_device.cuh"
@@ -22,6 +23,13 @@ constexpr unsigned kAllThreads = 0xffffffffu;
 
 __device__ __forceinline__ bool bit_of(const unsigned* words, std::int32_t i) {
   return (words[i / 32] >> (i % 32) & 1u) != 0;
+}
+
+__device__ __forceinline__ void store_row(Detection* rows, std::size_t i, const Detection& row) {
+  auto* words = reinterpret_cast<float4*>(rows + i);
+  words[0] = make_float4(row.box.x1, row.box.y1, row.box.x2, row.box.y2);
+  words[1] =
+      make_float4(row.score, row.extra, __int_as_float(row.class_id), __int_as_float(row.source));
 }
 
 template <class Walk>
@@ -123,9 +131,12 @@ __device__ __forceinline__ void greedy_walk(const Walk& walk, const NmsInputs& i
       outputs.kept[to] = position;
       if (outputs.detections != nullptr) {
         const std::size_t from = static_cast<std::size_t>(image) * inputs.capacity + position;
-        const Box box = walk.upright(sorted_start + start + thread);
-        outputs.detections[to] = {box.x1,           box.y1, box.x2, box.y2, inputs.scores[from],
-                                  class_ids[thread]};
+        Detection row{};
+        row.score = inputs.scores[from];
+        row.class_id = class_ids[thread];
+        row.source = inputs.source_index == nullptr ? position : inputs.source_index[from];
+        walk.finish(row, sorted_start + start + thread, image);
+        store_row(outputs.detections, to, row);
       }
     }
   }
@@ -135,7 +146,7 @@ __device__ __forceinline__ void greedy_walk(const Walk& walk, const NmsInputs& i
   if (thread == 0) outputs.kept_counts[image] = found;
   for (std::int32_t slot = found + thread; slot < options.max_det; slot += kGreedyThreads) {
     outputs.kept[kept_start + slot] = -1;
-    if (outputs.detections != nullptr) outputs.detections[kept_start + slot] = {};
+    if (outputs.detections != nullptr) store_row(outputs.detections, kept_start + slot, {});
   }
 }
 

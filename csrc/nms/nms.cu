@@ -4,10 +4,11 @@
 // nms_greedy: one block per image, as nms/greedy.cuh says.
 //   Mapping: grid batch, 512 threads.
 // Bytes: the boxes kept so far are read again for each chunk, out of L1 and L2.
-// Numerics: float32 as in nms/box.h, contraction off: the CPU back end's indices, bit for bit.
+// Numerics: float32 as in nms/box.h, contraction off: the CPU back end's indices, bit for bit. Rows
+//   are mapped to the image as preprocess.py's boxes_to_image maps them.
 //
 // budget: nms_greedy registers<=64 spills=0 shared<=5120 launches=1 wide="load,store"
-//   bytes="20*candidates + 76*kept + 4"
+//   bytes="20*candidates + 88*kept + 4"
 #include "nms/greedy.cuh"
 
 namespace visionrt {
@@ -17,9 +18,15 @@ struct UprightWalk {
   using Shape = Box;
   const Box* boxes;
   Box* kept;
+  const RowMaps& maps;
 
   __device__ __forceinline__ Box load(std::size_t place) const { return load_box(boxes, place); }
-  __device__ __forceinline__ Box upright(std::size_t place) const { return load_box(boxes, place); }
+  __device__ __forceinline__ void finish(Detection& row, std::size_t place,
+                                         std::int32_t image) const {
+    row.box = load_box(boxes, place);
+    if (maps.enabled) row.box = mapped(row.box, maps.images[image]);
+    row.extra = static_cast<float>(row.class_id);
+  }
   static __device__ __forceinline__ Box fetch(const Box* from, std::size_t i) {
     return load_box(from, i);
   }
@@ -35,10 +42,11 @@ struct UprightWalk {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(kGreedyThreads)
+// Two blocks a multiprocessor are more than a batch brings; for more, ptxas spills on sm_100.
+extern "C" __global__ void __launch_bounds__(kGreedyThreads, 2)
     nms_greedy(NmsInputs inputs, NmsOptions options, SortedCandidates sorted, KeptList kept,
-               NmsOutputs outputs) {
-  greedy_walk(UprightWalk{sorted.boxes, kept.boxes}, inputs, options, sorted, kept, outputs);
+               NmsOutputs outputs, const __grid_constant__ RowMaps maps) {
+  greedy_walk(UprightWalk{sorted.boxes, kept.boxes, maps}, inputs, options, sorted, kept, outputs);
 }
 
 }  // namespace visionrt

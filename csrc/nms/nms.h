@@ -16,7 +16,7 @@
 #include <limits>
 
 #include "cuda/launch.h"
-#include "nms/box.h"
+#include "nms/result_rows.h"
 
 namespace visionrt {
 
@@ -48,10 +48,13 @@ void check_nms_options(const NmsOptions& options);
 void nms_cpu(const NmsInputs& inputs, const NmsOptions& options, std::int32_t* kept,
              std::int32_t* kept_counts);
 
-// One row of the CUDA back end's result block, ready to be copied to the host in one piece.
-struct Detection {
-  float x1, y1, x2, y2, score;
-  std::int32_t class_id;  // 0 when there are no class ids
+// Which candidates the CUDA back end takes; the others are left out as if they had not been given.
+// Passed to the kernel by value.
+constexpr std::int32_t kMaxFilterClasses = 4096;
+struct NmsFilter {
+  bool finite_only = false;  // no infinite coordinate
+  bool classes_only = false;
+  std::uint32_t classes[kMaxFilterClasses / 32] = {};  // a bit a class that is wanted
 };
 
 // Outputs of the CUDA back end, all in device memory.
@@ -67,8 +70,11 @@ std::size_t nms_cuda_workspace_bytes(std::int32_t batch, std::int32_t capacity,
                                      const NmsOptions& options);
 
 // Queues three launches on the stream; does not block, allocate, or read anything back, so it can
-// be captured in a graph. The counts are read on the device.
-void nms_cuda(const NmsInputs& inputs, const NmsOptions& options, void* workspace,
-              std::size_t workspace_bytes, const NmsOutputs& outputs, cuda::StreamHandle stream);
+// be captured in a graph. The counts are read on the device. `maps`, in host memory, one for each
+// image or null, map the boxes of `detections`; with them, a launch more for every further 32
+// images.
+void nms_cuda(const NmsInputs& inputs, const NmsFilter& filter, const NmsOptions& options,
+              const ImageMap* maps, void* workspace, std::size_t workspace_bytes,
+              const NmsOutputs& outputs, cuda::StreamHandle stream);
 
 }  // namespace visionrt

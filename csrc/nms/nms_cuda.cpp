@@ -89,23 +89,26 @@ std::size_t nms_rotated_cuda_workspace_bytes(std::int32_t batch, std::int32_t ca
 
 namespace {
 
-void check_memory(const NmsInputs& inputs, const void* workspace, std::size_t workspace_bytes,
-                  std::size_t needed) {
+void check_memory(const NmsInputs& inputs, const NmsOutputs& outputs, const void* workspace,
+                  std::size_t workspace_bytes, std::size_t needed) {
   if (workspace_bytes < needed) {
     throw std::invalid_argument("the NMS workspace must have " + std::to_string(needed) +
                                 " bytes or more, got " + std::to_string(workspace_bytes));
   }
   if (reinterpret_cast<std::uintptr_t>(inputs.boxes) % 16 != 0 ||
+      reinterpret_cast<std::uintptr_t>(outputs.detections) % 16 != 0 ||
       reinterpret_cast<std::uintptr_t>(workspace) % kAlignment != 0) {
-    throw std::invalid_argument("boxes must be aligned to 16 bytes and the workspace to 256");
+    throw std::invalid_argument(
+        "boxes and detections must be aligned to 16 bytes and the workspace to 256");
   }
 }
 
 // Queues nms_sort and nms_place.
-void put_in_order(const NmsInputs& inputs, const Workspace& parts, cuda::StreamHandle stream) {
+void put_in_order(const NmsInputs& inputs, const NmsFilter& filter, const Workspace& parts,
+                  cuda::StreamHandle stream) {
   const auto images = static_cast<unsigned>(inputs.batch);
   const auto tiles = static_cast<unsigned>(std::max(1, (inputs.capacity - 1) / kSortTile + 1));
-  cuda::launch("nms_sort", {{tiles, images, 1}, {kSortThreads, 1, 1}, 0}, stream, inputs,
+  cuda::launch("nms_sort", {{tiles, images, 1}, {kSortThreads, 1, 1}, 0}, stream, inputs, filter,
                parts.tiles);
   // One thread more than candidates: it counts the eligible ones.
   const auto blocks = static_cast<unsigned>(inputs.capacity / kPlaceThreads + 1);
@@ -113,33 +116,81 @@ void put_in_order(const NmsInputs& inputs, const Workspace& parts, cuda::StreamH
                parts.tiles, parts.sorted);
 }
 
-cuda::LaunchShape one_block_per_image(const NmsInputs& inputs) {
-  return {{static_cast<unsigned>(inputs.batch), 1, 1}, {kGreedyThreads, 1, 1}, 0};
+cuda::LaunchShape one_block_per_image(std::int32_t images) {
+  return {{static_cast<unsigned>(images), 1, 1}, {kGreedyThreads, 1, 1}, 0};
+}
+
+// Everything that a block of nms_greedy finds by its image's number.
+struct GreedyWork {
+  NmsInputs inputs;
+  SortedCandidates sorted;
+  KeptList kept;
+  NmsOutputs outputs;
+};
+
+template <class T>
+void advance(T*& pointer, std::size_t count) {
+  if (pointer != nullptr) pointer += count;
+}
+
+// The same from image `first` on.
+GreedyWork from_image(GreedyWork work, std::int32_t first, std::int32_t max_det) {
+  const auto images = static_cast<std::size_t>(first);
+  const std::size_t places = images * static_cast<std::size_t>(work.inputs.capacity);
+  const std::size_t sorted = images * static_cast<std::size_t>(work.sorted.limit);
+  const std::size_t kept = images * static_cast<std::size_t>(max_det);
+  advance(work.inputs.boxes, places);
+  advance(work.inputs.scores, places);
+  advance(work.inputs.class_ids, places);
+  advance(work.inputs.source_index, places);
+  advance(work.inputs.counts, images);
+  advance(work.sorted.boxes, sorted);
+  advance(work.sorted.class_ids, sorted);
+  advance(work.sorted.positions, sorted);
+  advance(work.sorted.counts, images);
+  advance(work.kept.boxes, kept);
+  advance(work.kept.class_ids, kept);
+  advance(work.outputs.kept, kept);
+  advance(work.outputs.kept_counts, images);
+  advance(work.outputs.detections, kept);
+  return work;
 }
 
 }  // namespace
 
-void nms_cuda(const NmsInputs& inputs, const NmsOptions& options, void* workspace,
-              std::size_t workspace_bytes, const NmsOutputs& outputs, cuda::StreamHandle stream) {
-  check_memory(inputs, workspace, workspace_bytes,
+void nms_cuda(const NmsInputs& inputs, const NmsFilter& filter, const NmsOptions& options,
+              const ImageMap* maps, void* workspace, std::size_t workspace_bytes,
+              const NmsOutputs& outputs, cuda::StreamHandle stream) {
+  check_memory(inputs, outputs, workspace, workspace_bytes,
                nms_cuda_workspace_bytes(inputs.batch, inputs.capacity, options));
   if (inputs.batch == 0) return;
   const Workspace parts = carve(workspace, inputs.batch, inputs.capacity, options, false);
-  put_in_order(inputs, parts, stream);
-  cuda::launch("nms_greedy", one_block_per_image(inputs), stream, inputs, options, parts.sorted,
-               parts.kept, outputs);
+  put_in_order(inputs, filter, parts, stream);
+  const std::int32_t at_once = maps == nullptr ? inputs.batch : kMaxMappedImages;
+  for (std::int32_t first = 0; first < inputs.batch; first += at_once) {
+    const std::int32_t images = std::min(at_once, inputs.batch - first);
+    RowMaps row_maps;
+    if (maps != nullptr) {
+      row_maps.enabled = true;
+      std::copy_n(maps + first, images, row_maps.images);
+    }
+    const GreedyWork work =
+        from_image({inputs, parts.sorted, parts.kept, outputs}, first, options.max_det);
+    cuda::launch("nms_greedy", one_block_per_image(images), stream, work.inputs, options,
+                 work.sorted, work.kept, work.outputs, row_maps);
+  }
 }
 
-void nms_rotated_cuda(const NmsInputs& inputs, const AngleView& angles, const NmsOptions& options,
-                      void* workspace, std::size_t workspace_bytes, const NmsOutputs& outputs,
-                      cuda::StreamHandle stream) {
-  check_memory(inputs, workspace, workspace_bytes,
+void nms_rotated_cuda(const NmsInputs& inputs, const AngleView& angles, const NmsFilter& filter,
+                      const NmsOptions& options, void* workspace, std::size_t workspace_bytes,
+                      const NmsOutputs& outputs, cuda::StreamHandle stream) {
+  check_memory(inputs, outputs, workspace, workspace_bytes,
                nms_rotated_cuda_workspace_bytes(inputs.batch, inputs.capacity, options));
   if (inputs.batch == 0) return;
   const Workspace parts = carve(workspace, inputs.batch, inputs.capacity, options, true);
-  put_in_order(inputs, parts, stream);
-  cuda::launch("nms_rotated_greedy", one_block_per_image(inputs), stream, inputs, angles, options,
-               parts.sorted, parts.kept, parts.kept_rotated, outputs);
+  put_in_order(inputs, filter, parts, stream);
+  cuda::launch("nms_rotated_greedy", one_block_per_image(inputs.batch), stream, inputs, angles,
+               options, parts.sorted, parts.kept, parts.kept_rotated, outputs);
 }
 
 }  // namespace visionrt

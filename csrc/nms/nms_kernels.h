@@ -28,6 +28,13 @@ struct SortedCandidates {
   std::int32_t limit;
 };
 
+// How one launch's images map the boxes of their rows.
+constexpr std::int32_t kMaxMappedImages = 32;
+struct RowMaps {
+  bool enabled = false;
+  ImageMap images[kMaxMappedImages] = {};
+};
+
 // Workspace: the boxes kept so far, [batch, max_det].
 struct KeptList {
   Box* boxes;

@@ -7,7 +7,7 @@
 // Numerics: float32 as in nms/rotated.h, contraction off: the CPU back end's indices, bit for bit.
 //
 // budget: nms_rotated_greedy registers<=64 spills=0 shared<=7168 launches=1 wide="load,store"
-//   bytes="28*candidates + 108*kept + 4"
+//   bytes="28*candidates + 120*kept + 4"
 #include "nms/greedy.cuh"
 #include "nms/nms_rotated.h"
 
@@ -27,8 +27,10 @@ struct RotatedWalk {
     const float angle = angles.at(static_cast<std::int32_t>(blockIdx.x), source);
     return rotated_box(load_box(sorted.boxes, place), angle, sorted.class_ids[place]);
   }
-  __device__ __forceinline__ Box upright(std::size_t place) const {
-    return load_box(sorted.boxes, place);
+  __device__ __forceinline__ void finish(Detection& row, std::size_t place,
+                                         std::int32_t image) const {
+    row.box = load_box(sorted.boxes, place);
+    row.extra = angles.at(image, row.source);
   }
   static __device__ __forceinline__ RotatedBox fetch(const RotatedBox* from, std::size_t i) {
     const float4 v = reinterpret_cast<const float4*>(from)[2 * i];

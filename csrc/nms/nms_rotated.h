@@ -33,9 +33,9 @@ void nms_rotated_cpu(const NmsInputs& inputs, const AngleView& angles, const Nms
 std::size_t nms_rotated_cuda_workspace_bytes(std::int32_t batch, std::int32_t capacity,
                                              const NmsOptions& options);
 
-// As nms_cuda; `detections` are the upright boxes.
-void nms_rotated_cuda(const NmsInputs& inputs, const AngleView& angles, const NmsOptions& options,
-                      void* workspace, std::size_t workspace_bytes, const NmsOutputs& outputs,
-                      cuda::StreamHandle stream);
+// As nms_cuda; `detections` are the upright boxes, in pixels of the tensor, with their angles.
+void nms_rotated_cuda(const NmsInputs& inputs, const AngleView& angles, const NmsFilter& filter,
+                      const NmsOptions& options, void* workspace, std::size_t workspace_bytes,
+                      const NmsOutputs& outputs, cuda::StreamHandle stream);
 
 }  // namespace visionrt

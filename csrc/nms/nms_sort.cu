@@ -11,6 +11,8 @@
 //   candidates, where comparing every pair takes 900 million. Pairs would win only below about 500
 //   candidates (500 comparisons a thread, all broadcasts, against 45 exchanges and the second
 //   launch's microsecond or two); the count is known on the device alone, so one path serves all.
+// Filter: unwanted classes and infinite boxes get the key of what never takes part. Class ids are
+//   read only where classes are filtered: 4 bytes a candidate more than the budget counts.
 // Numerics: keys are integers, and no two eligible ones of an image are equal: the order is exact.
 //
 // budget: nms_sort registers<=64 spills=0 shared<=24576 launches=1 wide="load"
@@ -30,11 +32,24 @@ __device__ __forceinline__ std::int32_t count_of(const NmsInputs& inputs, std::i
   return max(0, min(inputs.capacity, inputs.counts[image]));
 }
 
-// Orders by score descending, then source index ascending. No eligible candidate has kNeverKept:
-// a source index is below 2^31.
-__device__ __forceinline__ NmsKey key_of(const NmsInputs& inputs, std::size_t at, std::int32_t i) {
+// Whether the bit of a class is set.
+__device__ __forceinline__ bool is_wanted(const NmsFilter& filter, std::int32_t class_id) {
+  return class_id >= 0 && class_id < kMaxFilterClasses &&
+         (filter.classes[class_id / 32] >> (class_id % 32) & 1u) != 0;
+}
+
+// Orders by score descending, then source index ascending. No candidate that takes part has
+// kNeverKept: a source index is below 2^31.
+__device__ __forceinline__ NmsKey key_of(const NmsInputs& inputs, const NmsFilter& filter,
+                                         std::size_t at, std::int32_t i) {
   const float score = inputs.scores[at];
-  if (!is_eligible(load_box(inputs.boxes, at), score)) return kNeverKept;
+  const Box box = load_box(inputs.boxes, at);
+  if (!is_eligible(box, score) || (filter.finite_only && !is_finite(box))) return kNeverKept;
+  if (filter.classes_only) {
+    if (!is_wanted(filter, inputs.class_ids == nullptr ? 0 : inputs.class_ids[at])) {
+      return kNeverKept;
+    }
+  }
   const std::int32_t source = inputs.source_index == nullptr ? i : inputs.source_index[at];
   return static_cast<NmsKey>(descending_key(score)) << 32 | static_cast<std::uint32_t>(source);
 }
@@ -55,7 +70,7 @@ __device__ __forceinline__ std::int32_t keys_below(const NmsKey* keys, std::int3
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kSortThreads)
-    nms_sort(NmsInputs inputs, SortedTiles tiles) {
+    nms_sort(NmsInputs inputs, const __grid_constant__ NmsFilter filter, SortedTiles tiles) {
   __shared__ NmsKey keys[kSortTile];
   __shared__ std::uint16_t slots[kSortTile];  // where in the tile a key came from
   const std::int32_t image = blockIdx.y;
@@ -69,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(kSortThreads)
   const std::size_t start = static_cast<std::size_t>(image) * inputs.capacity + first;
   const std::int32_t thread = threadIdx.x;
   for (std::int32_t i = thread; i < size; i += kSortThreads) {
-    keys[i] = i < live ? key_of(inputs, start + i, first + i) : kNeverKept;
+    keys[i] = i < live ? key_of(inputs, filter, start + i, first + i) : kNeverKept;
     slots[i] = static_cast<std::uint16_t>(i);
   }
   __syncthreads();

@@ -17,13 +17,9 @@ struct DeviceImage {
   std::int32_t resized_h, resized_w;
   std::int32_t offset_x, offset_y;
   std::int32_t blue_byte;  // 0 in BGR, 2 in RGB
-  // pil only. A table holds, for every position of one tensor axis, `first`, `count`, and then
-  // `taps` rows of weights.
-  std::int32_t* table_x;
-  std::int32_t* table_y;
-  std::uint8_t* filtered;  // (filtered_rows, tensor width, channels), the horizontal pass's result
-  std::int32_t taps_x, taps_y;
-  std::int32_t filtered_first, filtered_rows;  // source rows it holds
+  // pil only: for every position of one tensor axis `first`, `count`, then `taps` rows of weights.
+  const std::int32_t* table;  // of the columns
+  const std::int32_t* table_y;
 };
 
 struct KernelArgs {
@@ -32,8 +28,7 @@ struct KernelArgs {
   std::int32_t channels;    // 3 or 1
   std::int32_t blue_first;  // tensor is BGR rather than RGB
   std::int32_t nhwc;
-  std::int32_t
-      fours;  // four elements from a column that is a multiple of 4 on are aligned together
+  std::int32_t wide;  // every run of 16 bytes of a row is aligned
   DType dtype;
   std::int32_t pad_value;
   float mean[3], inv_std[3];

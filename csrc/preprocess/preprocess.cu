@@ -2,9 +2,9 @@
 //
 // Mapping: block (32, 8) makes a tile of 128 x 8 tensor pixels of image blockIdx.z. A thread makes
 // 4
-//   pixels: side by side where the tensor's rows are aligned (every width that is a multiple of 4),
-//   so that it stores four elements at once; else 32 columns apart, so that a warp's single stores
-//   are contiguous.
+//   pixels, 32 columns apart, into shared memory in the order of the tensor; then threads store 16
+//   bytes each, whatever the element type, or single contiguous elements where rows of the tensor
+//   are not aligned to 16 bytes.
 // Taps: the block first computes its 128 + 8 taps into shared memory, so that the double arithmetic
 //   that OpenCV's weights need is paid once per row and column of a tile, not per pixel.
 // Bytes: a pixel and the one right of it come in one or two aligned 8-byte loads, through L1
@@ -13,13 +13,14 @@
 //   element of the tensor is written once. The budget's bytes are one float32 NCHW image.
 // Numerics: preprocess.h. Borders and all blending in integers; compiled without contraction.
 //
-// budget: preprocess_cv2 registers<=64 spills=0 shared<=2176 launches=1 wide="store"
+// budget: preprocess_cv2 registers<=64 spills=0 shared<=5376 launches=1 wide="store"
 //   bytes="3*W*min(H, 2*resized_h) + 12*h*w"
-#include "preprocess/pixel.cuh"
+#include "preprocess/tile_store.cuh"
 
 namespace visionrt::preprocess {
 
 constexpr int kTileX = 128, kTileY = 8, kBlockX = 32, kPixels = kTileX / kBlockX;
+constexpr int kThreads = kBlockX * kTileY;
 
 __device__ inline Pixel sample(const KernelArgs& args, const DeviceImage& image, const Cv2Tap& tx,
                                const Cv2Tap& ty) {
@@ -50,40 +51,27 @@ extern "C" __global__ void __launch_bounds__(256)
   using namespace visionrt::preprocess;
   __shared__ Cv2Tap taps_x[kTileX];
   __shared__ Cv2Tap taps_y[kTileY];
-  const auto image_index = static_cast<int>(blockIdx.z);
-  const DeviceImage& image = args.images[image_index];
-  const int tile_x = static_cast<int>(blockIdx.x) * kTileX;
-  const int tile_y = static_cast<int>(blockIdx.y) * kTileY;
+  __shared__ ByteTile<kTileX, kTileY> tile;
+  const TilePlace place{static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.y) * kTileY,
+                        static_cast<int>(blockIdx.x) * kTileX};
+  const DeviceImage& image = args.images[place.image];
   const int lane = static_cast<int>(threadIdx.y) * kBlockX + static_cast<int>(threadIdx.x);
   if (lane < kTileX) {
-    taps_x[lane] = cv2_tap(tile_x + lane - image.offset_x, image.scale_x, image.width, true);
+    taps_x[lane] = cv2_tap(place.x + lane - image.offset_x, image.scale_x, image.width, true);
   } else if (lane < kTileX + kTileY) {
     const int row = lane - kTileX;
-    taps_y[row] = cv2_tap(tile_y + row - image.offset_y, image.scale_y, image.height, false);
+    taps_y[row] = cv2_tap(place.y + row - image.offset_y, image.scale_y, image.height, false);
   }
   __syncthreads();
-  const int y = tile_y + static_cast<int>(threadIdx.y);
-  if (y >= args.height) return;
-  const bool fours = args.fours != 0;
-  const int first = static_cast<int>(threadIdx.x) * (fours ? kPixels : 1);
-  const int step = fours ? 1 : kBlockX;
-  Pixel pixels[kPixels];
+  const int row = static_cast<int>(threadIdx.y), y = place.y + row;
 #pragma unroll
   for (int i = 0; i < kPixels; ++i) {
-    const int column = first + i * step, x = tile_x + column;
-    pixels[i] = x < args.width && shows_image(image, y, x)
-                    ? sample(args, image, taps_x[column], taps_y[threadIdx.y])
-                    : Pixel{{args.pad_value, args.pad_value, args.pad_value}};
+    const int column = static_cast<int>(threadIdx.x) + i * kBlockX, x = place.x + column;
+    const bool is_shown = x < args.width && y < args.height && shows_image(image, y, x);
+    tile.put(args, row, column,
+             is_shown ? sample(args, image, taps_x[column], taps_y[row])
+                      : Pixel{{args.pad_value, args.pad_value, args.pad_value}});
   }
-  if (fours) {
-    if (tile_x + first < args.width) {
-      write_four_pixels(pixels, args, image_index, y, tile_x + first);
-    }
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < kPixels; ++i) {
-    const int x = tile_x + first + i * step;
-    if (x < args.width) write_pixel(pixels[i], args, image_index, y, x);
-  }
+  __syncthreads();
+  store_tile<kThreads>(tile, args, place, lane);
 }

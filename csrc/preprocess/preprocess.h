@@ -25,6 +25,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "cuda/launch.h"
 #include "preprocess/dtype.h"
@@ -75,13 +76,15 @@ struct ImageView {
 // in pil mode, as many as an output row has source rows.
 void run_cpu(const Spec& spec, const ImageView* images, std::size_t count, void* out, int threads);
 
-// Device memory run_cuda needs for images of these sizes (the data pointers are not read).
-// 0 in cv2 mode.
-std::size_t cuda_workspace_bytes(const Spec& spec, const ImageView* images, std::size_t count);
+// What run_cuda needs in device memory, 4-byte aligned, for images of one size: the weights of pil
+// mode, made in double as Pillow makes them. Empty in cv2 mode. It depends on nothing else, so
+// keep it for the next image of the size.
+std::vector<std::int32_t> cuda_table(const Spec& spec, int height, int width);
 
-// Queues the same work on `stream`, in the current context. Does not block, allocates nothing.
-// `workspace` must be aligned to 16 bytes.
-void run_cuda(const Spec& spec, const ImageView* images, std::size_t count, cuda::DevicePtr out,
-              cuda::DevicePtr workspace, std::size_t workspace_bytes, cuda::StreamHandle stream);
+// Queues the same work on `stream`, in the current context: one launch for up to 32 images. Does
+// not block, allocates nothing. `tables` holds the address of each image's cuda_table; not read in
+// cv2 mode.
+void run_cuda(const Spec& spec, const ImageView* images, const cuda::DevicePtr* tables,
+              std::size_t count, cuda::DevicePtr out, cuda::StreamHandle stream);
 
 }  // namespace visionrt::preprocess

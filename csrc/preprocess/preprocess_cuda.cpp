@@ -1,7 +1,7 @@
-// The CUDA back end's host side: geometry, sizes and workspace are settled here; kernels only
-// index.
+// The CUDA back end's host side: geometry, sizes and tables are settled here; kernels only index.
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 
 #include "preprocess/kernel_args.h"
 #include "preprocess/preprocess.h"
@@ -10,15 +10,8 @@
 namespace visionrt::preprocess {
 namespace {
 
-constexpr std::size_t kAlignment = 16;
-constexpr unsigned kMaxGridY = 65535;
-
 unsigned blocks_for(int count, int per_block) {
   return static_cast<unsigned>((count + per_block - 1) / per_block);
-}
-
-std::size_t aligned(std::size_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
 DeviceImage describe(const Spec& spec, const ImageView& image) {
@@ -37,32 +30,37 @@ DeviceImage describe(const Spec& spec, const ImageView& image) {
   out.offset_x = geometry.offset_x;
   out.offset_y = geometry.offset_y;
   out.blue_byte = image.color == Color::kBgr ? 0 : 2;
-  if (!cv2) {
-    out.taps_x = std::min(pil_max_taps(out.scale_x), image.width);
-    out.taps_y = std::min(pil_max_taps(out.scale_y), image.height);
-    const int top = std::max(0, -geometry.offset_y);
-    const int bottom = std::min(geometry.resized_h, spec.fit.height - geometry.offset_y) - 1;
-    const PilTaps last = pil_taps(bottom, out.scale_y, image.height);
-    out.filtered_first = pil_taps(top, out.scale_y, image.height).first;
-    out.filtered_rows = last.first + last.count - out.filtered_first;
-  }
   return out;
 }
 
-// Bytes of the three parts of one image's workspace: see DeviceImage.
-struct Workspace {
-  std::size_t table_x, table_y, filtered;
-  std::size_t total() const { return table_x + table_y + filtered; }
+// One axis of a table: `first` and `count` of n positions, then rows of n weights. Positions that
+// show no image have none.
+struct Axis {
+  int n, image_side, resized_side, offset;
+
+  double scale() const { return pil_scale(image_side, resized_side); }
+  std::size_t values() const {
+    const int taps = std::min(pil_max_taps(scale()), image_side);
+    return static_cast<std::size_t>(n) * (2 + static_cast<std::size_t>(taps));
+  }
+  void fill(std::int32_t* table) const {
+    for (int i = 0; i < n; ++i) {
+      const int position = i - offset;
+      if (position < 0 || position >= resized_side) continue;
+      const PilTaps taps = pil_taps(position, scale(), image_side);
+      table[i] = taps.first;
+      table[n + i] = taps.count;
+      pil_weights(taps, scale(), table + 2 * static_cast<std::ptrdiff_t>(n) + i, n);
+    }
+  }
 };
 
-Workspace workspace_of(const Spec& spec, const DeviceImage& image) {
-  if (spec.interpolation == Interpolation::kCv2) return {0, 0, 0};
-  const auto w = static_cast<std::size_t>(spec.fit.width);
-  const auto h = static_cast<std::size_t>(spec.fit.height);
-  return {aligned(sizeof(std::int32_t) * w * (2 + static_cast<std::size_t>(image.taps_x))),
-          aligned(sizeof(std::int32_t) * h * (2 + static_cast<std::size_t>(image.taps_y))),
-          aligned(w * static_cast<std::size_t>(image.filtered_rows) *
-                  static_cast<std::size_t>(spec.channels()))};
+Axis axis_x(const Spec& spec, const Geometry& g) {
+  return {spec.fit.width, static_cast<int>(g.image_w), g.resized_w, g.offset_x};
+}
+
+Axis axis_y(const Spec& spec, const Geometry& g) {
+  return {spec.fit.height, static_cast<int>(g.image_h), g.resized_h, g.offset_y};
 }
 
 template <class T>
@@ -78,34 +76,30 @@ void launch_chunk(const Spec& spec, const KernelArgs& args, unsigned images,
                  stream, args);
     return;
   }
-  int rows = 0;
-  for (unsigned i = 0; i < images; ++i) rows = std::max(rows, args.images[i].filtered_rows);
-  cuda::launch("preprocess_pil_tables", {{blocks_for(w + h, 128), 1, images}, {128, 1, 1}}, stream,
-               args);
-  cuda::launch("preprocess_pil_horizontal",
-               {{blocks_for(w, 32), std::min(blocks_for(rows, 8), kMaxGridY), images}, {32, 8, 1}},
+  cuda::launch("preprocess_pil", {{blocks_for(w, 32), blocks_for(h, 16), images}, {32, 8, 1}},
                stream, args);
-  cuda::launch("preprocess_pil_vertical",
-               {{blocks_for(w, 32), blocks_for(h, 8), images}, {32, 8, 1}}, stream, args);
 }
 
 }  // namespace
 
-std::size_t cuda_workspace_bytes(const Spec& spec, const ImageView* images, std::size_t count) {
-  std::size_t bytes = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    bytes += workspace_of(spec, describe(spec, images[i])).total();
-  }
-  return bytes;
+std::vector<std::int32_t> cuda_table(const Spec& spec, int height, int width) {
+  const Geometry geometry = geometry_for(spec.fit, height, width);
+  if (spec.interpolation == Interpolation::kCv2) return {};
+  const Axis x = axis_x(spec, geometry), y = axis_y(spec, geometry);
+  std::vector<std::int32_t> table(x.values() + y.values());
+  x.fill(table.data());
+  y.fill(table.data() + x.values());
+  return table;
 }
 
-void run_cuda(const Spec& spec, const ImageView* images, std::size_t count, cuda::DevicePtr out,
-              cuda::DevicePtr workspace, std::size_t workspace_bytes, cuda::StreamHandle stream) {
-  const std::size_t needed = cuda_workspace_bytes(spec, images, count);
-  if (workspace_bytes < needed || workspace % kAlignment != 0) {
-    throw std::invalid_argument("expected a workspace of at least " + std::to_string(needed) +
-                                " bytes aligned to 16, got " + std::to_string(workspace_bytes) +
-                                " bytes at address " + std::to_string(workspace));
+void run_cuda(const Spec& spec, const ImageView* images, const cuda::DevicePtr* tables,
+              std::size_t count, cuda::DevicePtr out, cuda::StreamHandle stream) {
+  const bool needs_tables = spec.interpolation == Interpolation::kPil;
+  for (std::size_t i = 0; needs_tables && i < count; ++i) {
+    if (tables != nullptr && tables[i] != 0 && tables[i] % sizeof(std::int32_t) == 0) continue;
+    throw std::invalid_argument("expected a table of weights for image " + std::to_string(i) +
+                                ", aligned to 4 bytes, got address " +
+                                std::to_string(tables == nullptr ? 0 : tables[i]));
   }
   KernelArgs args{};
   args.height = spec.fit.height;
@@ -113,7 +107,10 @@ void run_cuda(const Spec& spec, const ImageView* images, std::size_t count, cuda
   args.channels = spec.channels();
   args.blue_first = spec.color == Color::kBgr;
   args.nhwc = spec.layout == Layout::kNhwc;
-  args.fours = args.width % 4 == 0 && out % (4 * spec.element_bytes()) == 0;
+  const std::size_t row_elements =
+      static_cast<std::size_t>(args.width) *
+      static_cast<std::size_t>(spec.layout == Layout::kNhwc ? args.channels : 1);
+  args.wide = row_elements * spec.element_bytes() % 16 == 0 && out % 16 == 0;
   args.dtype = spec.dtype;
   args.pad_value = spec.pad_value;
   std::copy(std::begin(spec.mean), std::end(spec.mean), args.mean);
@@ -124,11 +121,11 @@ void run_cuda(const Spec& spec, const ImageView* images, std::size_t count, cuda
     const std::size_t images_now = std::min<std::size_t>(kMaxImagesPerLaunch, count - first);
     for (std::size_t i = 0; i < images_now; ++i) {
       DeviceImage image = describe(spec, images[first + i]);
-      const Workspace parts = workspace_of(spec, image);
-      image.table_x = device_pointer<std::int32_t>(workspace);
-      image.table_y = device_pointer<std::int32_t>(workspace + parts.table_x);
-      image.filtered = device_pointer<std::uint8_t>(workspace + parts.table_x + parts.table_y);
-      workspace += parts.total();
+      if (needs_tables) {
+        const Geometry geometry = geometry_for(spec.fit, image.height, image.width);
+        image.table = device_pointer<const std::int32_t>(tables[first + i]);
+        image.table_y = image.table + axis_x(spec, geometry).values();
+      }
       args.images[i] = image;
     }
     args.out = device_pointer<void>(out + first * image_bytes);

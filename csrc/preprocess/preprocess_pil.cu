@@ -1,110 +1,111 @@
-// pil mode in three passes: tables of weights, the horizontal filter, the vertical filter and
-// everything after it. The tables are made on the device, so that a captured graph needs no host
-// memory; they cost one thread per row and column of the tensor.
+// pil mode in one pass: both filters, colour order or luma, normalisation, layout and border.
 //
-// Mapping: preprocess_pil_tables      one thread per column, then per row, of the tensor
-//          preprocess_pil_horizontal  block (32, 8); one thread per tensor column and needed source
-//                                     row
-//          preprocess_pil_vertical    block (32, 8); one thread per tensor pixel
-//          Image blockIdx.z in each.
-// Bytes: the horizontal pass reads each needed source pixel as often as filters overlap (twice when
-//   reducing, through L1) and writes 8-bit rows of the tensor's width; the vertical pass reads
-//   those likewise. The budgets' bytes count each once, for one float32 NCHW image.
-// Numerics: preprocess.h. Weights are made in double, as Pillow does, and summed in integers.
+// Mapping: block (32, 8) makes a tile of 32 x 16 tensor pixels of image blockIdx.z. It takes the
+//   source rows under the tile 32 at a time: filters each horizontally to 8 bits into shared
+//   memory, then adds them to the vertical sums of its pixels. So a filter may be of any height.
+// Tables: the weights of an image size are made once, on the host, in double as Pillow does
+//   (cuda_tables in preprocess.h), and stay in device memory; reading them costs cache lines.
+// Bytes: a source byte is read by the filters that overlap it, out of L1, and crosses the bus about
+//   once; rows between two tiles are filtered by both, an eighth more work where the image shrinks.
+//   Every element of the tensor is written once. The budget's bytes are one float32 NCHW image.
+// Numerics: preprocess.h; sums in integers.
 //
-// budget: preprocess_pil_tables registers<=64 spills=0 shared<=0 launches=1
-//   bytes="8*(W + H) + 12*(w + h)"
-// budget: preprocess_pil_horizontal registers<=64 spills=0 shared<=0 launches=1
-//   bytes="3*W*H + 3*H*w"
-// budget: preprocess_pil_vertical registers<=64 spills=0 shared<=0 launches=1
-//   bytes="3*H*w + 12*h*w"
-#include "preprocess/pixel.cuh"
+// budget: preprocess_pil registers<=64 spills=0 shared<=5632 launches=1 wide="store"
+//   bytes="3*W*H + 12*h*w"
+#include "preprocess/tile_store.cuh"
 
 namespace visionrt::preprocess {
 
-// One axis' table: first[n], count[n], weights[taps][n].
-__device__ inline void write_taps(std::int32_t* table, int n, int i, int position, double scale,
-                                  int count) {
-  const PilTaps taps = pil_taps(position, scale, count);
-  table[i] = taps.first;
-  table[n + i] = taps.count;
-  pil_weights(taps, scale, table + 2 * static_cast<std::int64_t>(n) + i, n);
+constexpr int kTileX = 32, kTileY = 16, kBlockY = 8, kThreads = kTileX * kBlockY;
+constexpr int kPixels = kTileY / kBlockY;  // of a thread, one below the other
+constexpr int kRows = 32;                  // source rows at a time
+
+// One axis of a table: first[n], count[n], weights[taps][n].
+struct Taps {
+  const std::int32_t* table;
+  int n;
+
+  __device__ int first(int i) const { return table[i]; }
+  __device__ int end(int i) const { return table[i] + table[n + i]; }
+  __device__ int weight(int i, int k) const {
+    return table[(2 + static_cast<std::int64_t>(k)) * n + i];
+  }
+};
+
+__device__ inline std::uint32_t filtered_pixel(const KernelArgs& args, const DeviceImage& image,
+                                               const Taps& taps, int x, int row) {
+  const int first = taps.first(x), count = taps.end(x) - first;
+  const std::uint8_t* p = image.data + row * image.row_bytes + 3 * static_cast<std::int64_t>(first);
+  int sums[3] = {kPilRound, kPilRound, kPilRound};
+  for (int k = 0; k < count; ++k) {
+    const Pixel pixel = read_pixel(p + 3 * static_cast<std::int64_t>(k), args, image);
+    const int weight = taps.weight(x, k);
+#pragma unroll
+    for (int c = 0; c < 3; ++c) sums[c] += pixel.channel[c] * weight;
+  }
+  std::uint32_t packed = 0;
+#pragma unroll
+  for (int c = 0; c < 3; ++c) packed |= static_cast<std::uint32_t>(pil_to_byte(sums[c])) << (8 * c);
+  return packed;
 }
 
 }  // namespace visionrt::preprocess
 
-extern "C" __global__ void __launch_bounds__(128)
-    preprocess_pil_tables(const __grid_constant__ visionrt::preprocess::KernelArgs args) {
-  using namespace visionrt::preprocess;
-  const DeviceImage& image = args.images[blockIdx.z];
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (i < args.width) {
-    const int position = i - image.offset_x;
-    if (position >= 0 && position < image.resized_w) {
-      write_taps(image.table_x, args.width, i, position, image.scale_x, image.width);
-    }
-  } else if (i < args.width + args.height) {
-    const int row = i - args.width, position = row - image.offset_y;
-    if (position >= 0 && position < image.resized_h) {
-      write_taps(image.table_y, args.height, row, position, image.scale_y, image.height);
-    }
-  }
-}
-
 extern "C" __global__ void __launch_bounds__(256)
-    preprocess_pil_horizontal(const __grid_constant__ visionrt::preprocess::KernelArgs args) {
+    preprocess_pil(const __grid_constant__ visionrt::preprocess::KernelArgs args) {
   using namespace visionrt::preprocess;
-  const DeviceImage& image = args.images[blockIdx.z];
-  const int x = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  const int position = x - image.offset_x;
-  if (x >= args.width || position < 0 || position >= image.resized_w) return;
-  const int first = image.table_x[x], count = image.table_x[args.width + x];
-  const std::int32_t* weights = image.table_x + 2 * static_cast<std::int64_t>(args.width) + x;
-  const int row_step = static_cast<int>(gridDim.y * blockDim.y);
-  for (int row = static_cast<int>(blockIdx.y * blockDim.y + threadIdx.y); row < image.filtered_rows;
-       row += row_step) {
-    const std::uint8_t* p = image.data + (image.filtered_first + row) * image.row_bytes +
-                            3 * static_cast<std::int64_t>(first);
-    int sums[3] = {kPilRound, kPilRound, kPilRound};
-    for (int k = 0; k < count; ++k) {
-      const Pixel pixel = read_pixel(p + 3 * static_cast<std::int64_t>(k), args, image);
-      const int weight = weights[static_cast<std::int64_t>(k) * args.width];
-#pragma unroll
-      for (int c = 0; c < 3; ++c) sums[c] += pixel.channel[c] * weight;
-    }
-    std::uint8_t* out =
-        image.filtered + (static_cast<std::int64_t>(row) * args.width + x) * args.channels;
-#pragma unroll
-    for (int c = 0; c < 3; ++c) {
-      if (c < args.channels) out[c] = static_cast<std::uint8_t>(pil_to_byte(sums[c]));
-    }
-  }
-}
+  __shared__ std::uint32_t filtered[kRows][kTileX];
+  __shared__ ByteTile<kTileX, kTileY> tile;
+  const TilePlace place{static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.y) * kTileY,
+                        static_cast<int>(blockIdx.x) * kTileX};
+  const DeviceImage& image = args.images[place.image];
+  const int column = static_cast<int>(threadIdx.x), line = static_cast<int>(threadIdx.y);
+  const int x = place.x + column;
+  const Taps taps_x{image.table, args.width}, taps_y{image.table_y, args.height};
+  const bool shows_x = x < args.width && shows_image(image, image.offset_y, x);
 
-extern "C" __global__ void __launch_bounds__(256)
-    preprocess_pil_vertical(const __grid_constant__ visionrt::preprocess::KernelArgs args) {
-  using namespace visionrt::preprocess;
-  const DeviceImage& image = args.images[blockIdx.z];
-  const int x = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  const int y = static_cast<int>(blockIdx.y * blockDim.y + threadIdx.y);
-  if (x >= args.width || y >= args.height) return;
-  Pixel pixel{{args.pad_value, args.pad_value, args.pad_value}};
-  if (shows_image(image, y, x)) {
-    const int first = image.table_y[y] - image.filtered_first;
-    const int count = image.table_y[args.height + y];
-    const std::int32_t* weights = image.table_y + 2 * static_cast<std::int64_t>(args.height) + y;
-    int sums[3] = {kPilRound, kPilRound, kPilRound};
-    for (int k = 0; k < count; ++k) {
-      const std::uint8_t* p =
-          image.filtered + (static_cast<std::int64_t>(first + k) * args.width + x) * args.channels;
-      const int weight = weights[static_cast<std::int64_t>(k) * args.height];
+  // The tile's rows that show the image, and the source rows under them.
+  const int top = max(place.y, image.offset_y);
+  const int bottom = min(min(place.y + kTileY, args.height), image.offset_y + image.resized_h);
+  const int begin = top < bottom ? taps_y.first(top) : 0;
+  const int end = top < bottom ? taps_y.end(bottom - 1) : 0;
+  int sums[kPixels][3];
 #pragma unroll
-      for (int c = 0; c < 3; ++c) {
-        if (c < args.channels) sums[c] += p[c] * weight;
+  for (int i = 0; i < kPixels; ++i) sums[i][0] = sums[i][1] = sums[i][2] = kPilRound;
+  for (int start = begin; start < end; start += kRows) {
+    const int size = min(kRows, end - start);
+    if (shows_x) {
+      for (int row = line; row < size; row += kBlockY) {
+        filtered[row][column] = filtered_pixel(args, image, taps_x, x, start + row);
       }
     }
+    __syncthreads();
 #pragma unroll
-    for (int c = 0; c < 3; ++c) pixel.channel[c] = pil_to_byte(sums[c]);
+    for (int i = 0; i < kPixels; ++i) {
+      const int y = place.y + line + i * kBlockY;
+      if (!shows_x || y < top || y >= bottom) continue;
+      const int first = taps_y.first(y), last = min(taps_y.end(y), start + size);
+      for (int row = max(first, start); row < last; ++row) {
+        const std::uint32_t pixel = filtered[row - start][column];
+        const int weight = taps_y.weight(y, row - first);
+#pragma unroll
+        for (int c = 0; c < 3; ++c) {
+          sums[i][c] += static_cast<int>(pixel >> (8 * c) & 0xffu) * weight;
+        }
+      }
+    }
+    __syncthreads();
   }
-  write_pixel(pixel, args, static_cast<int>(blockIdx.z), y, x);
+#pragma unroll
+  for (int i = 0; i < kPixels; ++i) {
+    const int row = line + i * kBlockY, y = place.y + row;
+    Pixel pixel{{args.pad_value, args.pad_value, args.pad_value}};
+    if (shows_x && y >= top && y < bottom) {
+#pragma unroll
+      for (int c = 0; c < 3; ++c) pixel.channel[c] = pil_to_byte(sums[i][c]);
+    }
+    tile.put(args, row, column, pixel);
+  }
+  __syncthreads();
+  store_tile<kThreads>(tile, args, place, line * kTileX + column);
 }

@@ -10,6 +10,7 @@ import typing
 
 import numpy
 import numpy.typing
+import typing_extensions
 
 __all__: list[str] = [
     "DriverError",
@@ -31,6 +32,7 @@ __all__: list[str] = [
     "decode_ssd",
     "decode_yolo",
     "decode_yolox",
+    "dlpack_capsule",
     "driver_problem",
     "embedded_fatbins",
     "graph_begin",
@@ -38,6 +40,7 @@ __all__: list[str] = [
     "graph_end",
     "has_kernels",
     "instance_masks",
+    "max_filter_classes",
     "nms",
     "nms_batched",
     "nms_rotated",
@@ -91,16 +94,13 @@ class PreprocessPlan:
         layout: str,
         dtype: str,
     ) -> None: ...
-    def cuda_workspace_bytes(
+    def cuda_table(
         self,
-        sizes_hw: collections.abc.Sequence[
-            typing.Annotated[
-                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
-            ]
-        ],
-    ) -> int:
+        height: typing.SupportsInt | typing.SupportsIndex,
+        width: typing.SupportsInt | typing.SupportsIndex,
+    ) -> numpy.typing.NDArray[numpy.int32]:
         """
-        Device memory run_cuda needs for images of these sizes.
+        int32 [k]: what run_cuda wants in device memory for images of a size, weights in pil mode. Empty in cv2 mode.
         """
     def geometry(
         self,
@@ -131,13 +131,12 @@ class PreprocessPlan:
             ]
         ],
         out: typing.SupportsInt | typing.SupportsIndex,
-        workspace: typing.SupportsInt | typing.SupportsIndex,
-        workspace_bytes: typing.SupportsInt | typing.SupportsIndex,
+        tables: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         stream: typing.SupportsInt | typing.SupportsIndex,
         source_color: str,
     ) -> None:
         """
-        Queues the same work on a CUDA stream. Images are (address, height, width, row_bytes) in device memory; `out`, `workspace` and `stream` are integers. Does not block. Raises DriverError when the driver is missing or refuses.
+        Queues the same work on a CUDA stream, one launch for up to 32 images. Images are (address, height, width, row_bytes) in device memory; `tables` holds the address of the cuda_table of each one's size, and may be empty in cv2 mode. Does not block. Raises DriverError when the driver is missing or refuses.
         """
 
 class DriverError(RuntimeError):
@@ -207,6 +206,7 @@ def cuda_decode_ssd(
     activation: str = "none",
     background: typing.SupportsInt | typing.SupportsIndex = 0,
     multi_label: bool = False,
+    is_float16: bool = False,
 ) -> None:
     """
     Queues decode_ssd of a batch on the stream. box_codes [batch, anchors, 4] and scores
@@ -228,10 +228,11 @@ def cuda_decode_yolo(
     capacity: typing.SupportsInt | typing.SupportsIndex,
     stream: typing.SupportsInt | typing.SupportsIndex,
     multi_label: bool = False,
+    is_float16: bool = False,
 ) -> None:
     """
-    Queues decode_yolo of a batch on the stream. output: device address of float32 [batch,
-    ...] in the form's layout. candidates: addresses of boxes [batch, capacity, 4], scores,
+    Queues decode_yolo of a batch on the stream. output: device address of float32 or float16
+    [batch, ...] in the form's layout. candidates: addresses of boxes [batch, capacity, 4], scores,
     class_ids, source_index [batch, capacity] and counts [batch]; the order is arbitrary,
     source_index = anchor * num_classes + class. Does not block. Raises DriverError.
     """
@@ -253,6 +254,7 @@ def cuda_decode_yolox(
     stream: typing.SupportsInt | typing.SupportsIndex,
     strides: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [8, 16, 32],
     multi_label: bool = False,
+    is_float16: bool = False,
 ) -> None:
     """
     Queues decode_yolox of a batch on the stream; arguments as cuda_decode_yolo.
@@ -307,12 +309,18 @@ def cuda_nms(
     detections: typing.SupportsInt | typing.SupportsIndex = 0,
     class_aware: bool = True,
     max_candidates: typing.SupportsInt | typing.SupportsIndex = 2147483647,
+    finite_only: bool = False,
+    classes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None = None,
+    geometries: collections.abc.Sequence[Geometry] = [],
 ) -> None:
     """
     Queues NMS of a batch on the stream; device addresses are integers, 0 is none. boxes
     float32 [batch, capacity, 4], scores, class_ids, source_index [batch, capacity], counts
     int32 [batch]. Writes kept int32 [batch, max_det] (then -1), kept_counts int32 [batch],
-    and detections [batch, max_det] of 24 bytes: x1 y1 x2 y2 score float32, class_id int32.
+    and detections [batch, max_det] of 32 bytes: x1 y1 x2 y2 score class float32, class_id
+    source_index int32; zeros after the last. finite_only leaves out boxes with infinities,
+    classes all others (each below max_filter_classes). geometries, one for each image, map
+    the boxes of detections to the images.
     Does not block. Raises DriverError when the driver is missing or refuses.
     """
 
@@ -321,7 +329,7 @@ def cuda_nms_rotated(
     angles: typing.SupportsInt | typing.SupportsIndex,
     image_stride: typing.SupportsInt | typing.SupportsIndex,
     anchor_stride: typing.SupportsInt | typing.SupportsIndex,
-    classes: typing.SupportsInt | typing.SupportsIndex,
+    num_classes: typing.SupportsInt | typing.SupportsIndex,
     scores: typing.SupportsInt | typing.SupportsIndex,
     class_ids: typing.SupportsInt | typing.SupportsIndex,
     source_index: typing.SupportsInt | typing.SupportsIndex,
@@ -338,11 +346,14 @@ def cuda_nms_rotated(
     detections: typing.SupportsInt | typing.SupportsIndex = 0,
     class_aware: bool = True,
     max_candidates: typing.SupportsInt | typing.SupportsIndex = 2147483647,
+    finite_only: bool = False,
+    classes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None = None,
 ) -> None:
     """
     Queues nms_rotated of a batch on the stream; arguments as cuda_nms. The angle of a
     candidate with source index s of image i is the float32 at angles + 4 * (i * image_stride
-    + s / classes * anchor_stride). detections are the upright boxes.
+    + s / num_classes * anchor_stride). detections are the upright boxes, with the angle in the
+    place of the class as a number.
     """
 
 def cuda_nms_rotated_workspace_bytes(
@@ -438,6 +449,21 @@ def decode_yolox(
 ]:
     """
     Candidates of a YOLOX head, output float32 [N, 5+C]. Returns as decode_yolo.
+    """
+
+def dlpack_capsule(
+    owner: typing.Any,
+    address: typing.SupportsInt | typing.SupportsIndex,
+    gpu: typing.SupportsInt | typing.SupportsIndex,
+    shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    strides: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    kind: str,
+    versioned: bool,
+) -> typing_extensions.CapsuleType:
+    """
+    A DLPack capsule over device memory of float32 or int32, strides in elements. It keeps
+    `owner` until the consumer, in any thread, or the capsule itself lets go. versioned: of
+    DLPack 1.0, else of the layout before. Does not order any work.
     """
 
 def driver_problem() -> str:
@@ -562,3 +588,5 @@ def wait_for_stream(
     Lets later work on one stream start only after what is queued on another now. Does not
     block. Raises DriverError.
     """
+
+max_filter_classes: int = 4096

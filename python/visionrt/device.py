@@ -159,6 +159,12 @@ class Device:
             with cuda_errors("copy from the GPU"):
                 self._cuda.memcpy_dtoh_async(to, source, stream.raw)
 
+    def copy_on_device(self, to: int, source: int, size: int, stream: Stream) -> None:
+        """Queue a copy of ``size`` bytes between two device addresses. Does not block."""
+        if size:
+            with cuda_errors("copy on the GPU"):
+                self._cuda.memcpy_dtod_async(to, source, size, stream.raw)
+
     def allocate(self, size: int) -> Any:
         """A PyCUDA allocation of at least one byte; for :class:`DeviceBuffer`."""
         with self.current(), cuda_errors(f"allocate {size} bytes of GPU memory"):

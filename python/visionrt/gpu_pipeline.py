@@ -7,6 +7,8 @@ pipeline on the CPU, given equal engine outputs.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -19,10 +21,11 @@ from numpy.typing import NDArray
 from visionrt import _core
 from visionrt.backends.base import DeviceBackend, DeviceLane
 from visionrt.device import Stream, close_with, cuda_errors, device_index, open_device
-from visionrt.errors import InputDataError
-from visionrt.gpu_boxes import BoxBlock, DeviceBoxHead
+from visionrt.errors import InputDataError, MissingDependencyError
+from visionrt.gpu_boxes import BoxBlock, DeviceRotatedHead, can_decode, device_head
 from visionrt.gpu_graphs import GraphCache
 from visionrt.gpu_images import DeviceImage
+from visionrt.gpu_tables import WeightTables
 from visionrt.heads import Frame, Head
 from visionrt.options import PredictOptions
 from visionrt.preprocess import Preprocessor
@@ -85,7 +88,7 @@ class GpuPipeline:
     def note(self) -> str:
         """One line for people: what runs where, and whether by CUDA graphs."""
         frames_made = list(self._frames.values())
-        on_device = isinstance(self._head, DeviceBoxHead) and not any(
+        on_device = device_head(self._head) is not None and not any(
             frames.had_other_outputs for frames in frames_made
         )
         where = "boxes by kernels on the GPU" if on_device else "outputs on the CPU"
@@ -132,6 +135,7 @@ class _Work:
     """What a frame's launches depend on, the engine's binding aside; the key of its graph."""
 
     images: tuple[tuple[int, int, int, int], ...]  # device address, height, width, row bytes
+    tables: tuple[int, ...]  # device addresses of the images' resize weights
     color: str
     addresses: tuple[int, ...]
     options: PredictOptions | None  # None: the outputs go to the host as they are
@@ -148,12 +152,15 @@ class LaneFrames:
         self._plan = preprocess.plan
         self._head = head
         device = lane.device
+        self._over = device.event(timing=False)  # of the last frame that was left running
         self._staged = device.pinned()
         self._source = device.buffer()
-        self._workspace = device.buffer()
-        self._boxes = BoxBlock(lane, head, recipe) if isinstance(head, DeviceBoxHead) else None
+        self._tables = WeightTables(preprocess.plan, lane.stream)
+        self._device_head = device_head(head)
+        self._boxes = BoxBlock(lane, self._device_head, recipe) if self._device_head else None
         self._generation = -1
-        self.had_other_outputs = False  # of a type that the box kernels do not read
+        self.had_other_outputs = False  # that the box kernels do not read
+        self._is_closed = False
         self.graphs = GraphCache(lane.stream)
 
     def run(
@@ -169,17 +176,24 @@ class LaneFrames:
         if not self._bind(batch):
             return None
         work, staged = self._prepare(pixels, options, color)
+        keeps = work.options is not None and work.options.keep_on_device
+        is_left = False
         try:
-            self.graphs.run(work, batch, lambda: self._enqueue(work, staged))
+            self.graphs.run(work, batch, lambda: self._enqueue(work, staged, frames))
+            if self._boxes is not None and keeps:
+                results = self._boxes.kept(frames, lane.stream)
+                # The caller may overwrite an image of its own as soon as this returns.
+                if not any(isinstance(image, DeviceImage) for image in pixels):
+                    self._over.record(lane.stream)
+                    lane.leave_running()
+                    is_left = True
+                return results
         finally:
             # After an error too: queued copies still use the page-locked memory.
-            lane.stream.synchronize()
+            if not is_left:
+                lane.stream.synchronize()
         if self._boxes is not None and work.options is not None:
-            found = self._boxes.detections(frames)
-            if found is not None:
-                return found
-            lane.queue_download()
-            lane.stream.synchronize()
+            return self._boxes.detections(frames)
         # The page-locked arrays are written again by the next frame, so results get copies. Only a
         # padded batch is cut: an output may have no batch axis.
         count = len(frames) if batch > len(frames) else None
@@ -189,10 +203,15 @@ class LaneFrames:
     def close(self) -> None:
         """Release the graphs, then the memory they use. May be called twice."""
         with self._lane.device.current():
+            # The event, not the stream, on which another model's frame may be being recorded.
+            if not self._is_closed:
+                with contextlib.suppress(MissingDependencyError):  # told by the frame's results
+                    self._over.synchronize()
+            self._is_closed = True
             self.graphs.clear()
         if self._boxes is not None:
             self._boxes.close()
-        for owned in (self._staged, self._source, self._workspace):
+        for owned in (self._over, self._staged, self._source, self._tables):
             owned.close()
 
     def _bind(self, batch: int) -> bool:
@@ -230,29 +249,30 @@ class LaneFrames:
                 images.append((source + start, height, width, 3 * width))
         sizes = [(height, width) for _, height, width, _ in images]
         try:
-            workspace_bytes = self._plan.cuda_workspace_bytes(sizes)
+            tables = self._tables.addresses(sizes)
         except ValueError as error:
             raise InputDataError(
                 "images that the preprocess spec takes", got=str(error), fix="Check their sizes."
             ) from error
-        workspace = self._workspace.reserve(workspace_bytes)
         outputs = self._lane.outputs()
-        addresses: tuple[int, ...] = (workspace, staged.ctypes.data, end)
-        # The kernels read float32 and know no filter of classes.
-        self.had_other_outputs = any(t.dtype != np.float32 for t in outputs.values())
-        fits = options.classes is None and not self.had_other_outputs
-        if self._boxes is not None and fits:
+        addresses: tuple[int, ...] = (staged.ctypes.data, end)
+        head = self._device_head
+        on_device = head is not None and can_decode(head, outputs, options)
+        self.had_other_outputs = head is not None and not on_device
+        if self._boxes is not None and on_device:
+            if isinstance(head, DeviceRotatedHead):
+                options = dataclasses.replace(options, keep_on_device=False)
             addresses += self._boxes.reserve(outputs, len(pixels), options)
-            return _Work(tuple(images), color, addresses, options), staged
+            return _Work(tuple(images), tables, color, addresses, options), staged
         addresses += tuple(a.ctypes.data for a in self._lane.host_outputs().values())
-        return _Work(tuple(images), color, addresses, None), staged
+        return _Work(tuple(images), tables, color, addresses, None), staged
 
     def _wait_for(self, stream: int) -> None:
         """Queue a wait for what the owner of an image has queued; nothing on the host waits."""
         with cuda_errors("wait for another stream"):
             _core.wait_for_stream(self._lane.stream.handle, stream)
 
-    def _enqueue(self, work: _Work, staged: NDArray[np.uint8]) -> None:
+    def _enqueue(self, work: _Work, staged: NDArray[np.uint8], frames: Sequence[Frame]) -> None:
         """Queue the whole frame."""
         lane = self._lane
         stream = lane.stream
@@ -261,13 +281,12 @@ class LaneFrames:
             self._plan.run_cuda(
                 work.images,
                 lane.input_address(),
-                self._workspace.address,
-                self._workspace.capacity,
+                work.tables,
                 stream.handle,
                 work.color,
             )
         lane.enqueue()
         if self._boxes is not None and work.options is not None:
-            self._boxes.enqueue(lane.outputs(), work.options, stream)
+            self._boxes.enqueue(lane.outputs(), frames, work.options, stream)
         else:
             lane.queue_download()

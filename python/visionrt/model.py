@@ -79,8 +79,11 @@ class Model:
             source: a path, encoded bytes, an array of shape (h, w), (h, w, 1), (h, w, 3) or
                 (h, w, 4) and type uint8, or a PIL image; or a list or tuple of those.
             color: channel order of arrays, ``bgr`` or ``rgb``.
-            options: ``confidence``, ``iou``, ``max_det``, ``classes`` (ids or names), ``top_k``;
-                see :func:`visionrt.options.options_for`. Default: the recipe's.
+            options: ``confidence``, ``iou``, ``max_det``, ``classes`` (ids or names), ``top_k``,
+                ``keep_on_device``; see :func:`visionrt.options.options_for`. Default: the recipe's.
+                With ``keep_on_device`` a detector on a GPU returns when the frame is queued, or,
+                for images in GPU memory, when they have been read; boxes come to the host when
+                they are read, or never (:class:`visionrt.gpu_results.DeviceDetections`).
 
         Returns:
             A result for one image, a list of results for a list. The class follows the task; see

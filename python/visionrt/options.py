@@ -19,6 +19,7 @@ class PredictOptions:
         max_det: most detections per image.
         classes: class ids to keep, or None for all.
         top_k: most classes a classifier returns.
+        keep_on_device: whether boxes that a GPU decodes stay there until they are read.
     """
 
     confidence: float
@@ -26,6 +27,7 @@ class PredictOptions:
     max_det: int
     classes: tuple[int, ...] | None
     top_k: int
+    keep_on_device: bool = False
 
 
 def options_for(
@@ -36,11 +38,13 @@ def options_for(
     max_det: int | None = None,
     classes: Iterable[int | str] | None = None,
     top_k: int = 5,
+    keep_on_device: bool = False,
 ) -> PredictOptions:
     """The recipe's thresholds, with a call's changes.
 
     A classifier returns its ``top_k`` classes whatever their scores, unless the call itself gives
-    a ``confidence``. ``classes`` may hold ids or names.
+    a ``confidence``. ``classes`` may hold ids or names. ``keep_on_device`` is a wish: where boxes
+    are not decoded on a GPU, results are the ordinary ones.
 
     Raises:
         UsageError: a value out of range, or an unknown class name.
@@ -53,6 +57,7 @@ def options_for(
         max_det=_count("max_det", recipe.max_det if max_det is None else max_det),
         classes=None if classes is None else _class_ids(recipe, classes),
         top_k=_count("top_k", top_k),
+        keep_on_device=bool(keep_on_device),
     )
 
 

@@ -62,6 +62,15 @@ def same_bits(got: Found, expected: Found) -> int:
     return len(got[1])
 
 
+def as_output(rng: np.random.Generator, images: list[Array]) -> tuple[list[Array], bool, Array]:
+    """The images, a third of them float16: widened for the CPU, and as the device holds them."""
+    if rng.integers(3):
+        return images, False, np.stack(images)
+    with np.errstate(over="ignore"):
+        halves = np.stack(images).astype(np.float16)
+    return list(halves.astype(F32)), True, halves
+
+
 def awkward_scores(rng: np.random.Generator, n: int, classes: int) -> Array:
     scores = cpu.sparse_scores(rng, n, classes)
     scores[rng.random(scores.shape) < 0.01] = rng.choice(np.array([np.inf, -np.inf, -1], F32))
@@ -83,14 +92,15 @@ def yolo_case(rng: np.random.Generator) -> int:
         )
         for _ in range(batch)
     ]
+    images, is_float16, stored = as_output(rng, images)
     with ExitStack() as stack:
-        output = stack.enter_context(worker.emulator().buffer(np.stack(images), "output"))
+        output = stack.enter_context(worker.emulator().buffer(stored, "output"))
         out = Candidates(stack, batch, _core.decode_capacity(n, classes, multi_label))
         columns = 4 + classes + extra + (form == "v5")
         worker.queue(
             _core.cuda_decode_yolo,
             *(output.address, batch, form, n, columns, classes, threshold),
-            *(out.addresses, out.capacity, 0, multi_label),
+            *(out.addresses, out.capacity, 0, multi_label, is_float16),
         )
         return sum(
             same_bits(
@@ -119,8 +129,9 @@ def yolox_case(rng: np.random.Generator) -> int:
         )
         for _ in range(batch)
     ]
+    images, is_float16, stored = as_output(rng, images)
     with ExitStack() as stack:
-        output = stack.enter_context(worker.emulator().buffer(np.stack(images), "output"))
+        output = stack.enter_context(worker.emulator().buffer(stored, "output"))
         out = Candidates(stack, batch, _core.decode_capacity(n, classes, multi_label))
         worker.queue(
             _core.cuda_decode_yolox,
@@ -128,6 +139,7 @@ def yolox_case(rng: np.random.Generator) -> int:
             *(out.addresses, out.capacity, 0),
             strides=strides,
             multi_label=multi_label,
+            is_float16=is_float16,
         )
         return sum(
             same_bits(
@@ -156,17 +168,25 @@ def ssd_case(rng: np.random.Generator) -> int:
         "background": background,
         "multi_label": multi_label,
     }
+    is_float16 = not rng.integers(3)
+    stored = codes, logits
+    if is_float16:
+        stored = codes.astype(np.float16), logits.astype(np.float16)
+        codes, logits = (part.astype(F32) for part in stored)
     device = worker.emulator()
     with ExitStack() as stack:
         parts = [
             stack.enter_context(device.buffer(array, name)).address
-            for array, name in ((codes, "box_codes"), (logits, "scores"), (priors, "anchors"))
+            for array, name in zip(
+                (*stored, priors), ("box_codes", "scores", "anchors"), strict=True
+            )
         ]
         out = Candidates(stack, batch, _core.decode_capacity(n, classes, multi_label))
         worker.queue(
             _core.cuda_decode_ssd,
             *(*parts, batch, n, classes, (300, 200), threshold, out.addresses, out.capacity, 0),
             **options,
+            is_float16=is_float16,
         )
         return sum(
             same_bits(

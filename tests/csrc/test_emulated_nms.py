@@ -15,6 +15,8 @@ import test_nms as cpu
 
 from emulation import worker
 from visionrt import _core
+from visionrt.preprocess import Preprocessor, boxes_to_image
+from visionrt.spec import PreprocessSpec
 
 pytestmark = pytest.mark.skipif(bool(worker.problem()), reason=worker.problem() or "runs")
 
@@ -33,6 +35,7 @@ def cuda_nms(
     source: Array | None = None,
     class_aware: bool = True,
     max_candidates: int = NO_LIMIT,
+    **filters: Any,
 ) -> tuple[Array, Array, Array]:
     """(kept, kept_counts, detections) of one batch. Whatever must not be read is not written."""
     device = worker.emulator()
@@ -57,7 +60,7 @@ def cuda_nms(
         size = _core.cuda_nms_workspace_bytes(batch, capacity, max_det, max_candidates)
         workspace = made((size,), np.uint8, "workspace")
         kept, kept_counts = made((batch, max_det), I32, "kept"), made((batch,), I32, "kept_counts")
-        detections = made((batch, max_det, 6), F32, "detections")
+        detections = made((batch, max_det, 8), F32, "detections")
         worker.queue(
             _core.cuda_nms,
             given(boxes, "boxes"),
@@ -77,17 +80,23 @@ def cuda_nms(
             detections=detections.address,
             class_aware=class_aware,
             max_candidates=max_candidates,
+            **filters,
         )
         return kept.array.copy(), kept_counts.array.copy(), detections.array.copy()
 
 
-def check_detections(got: Array, kept: Array, boxes: Array, scores: Array, ids: Array) -> None:
+def check_detections(
+    got: Array, kept: Array, boxes: Array, scores: Array, ids: Array, source: Array | None
+) -> None:
     for image, row in enumerate(kept):
         chosen = row[row >= 0]
         found, rest = got[image, : len(chosen)], got[image, len(chosen) :]
         assert found[:, :4].tobytes() == boxes[image][chosen].tobytes()
         assert found[:, 4].tobytes() == scores[image][chosen].tobytes()
-        assert found[:, 5].tobytes() == ids[image][chosen].astype(I32).tobytes()
+        assert found[:, 5].tolist() == ids[image][chosen].astype(F32).tolist()
+        assert found[:, 6].tobytes() == ids[image][chosen].astype(I32).tobytes()
+        index = chosen if source is None else source[image][chosen]
+        assert found[:, 7].tobytes() == index.astype(I32).tobytes()
         assert not rest.view(I32).any()
 
 
@@ -137,7 +146,7 @@ def check_case(case: dict[str, Any]) -> int:
     assert kept.tolist() == expected.tolist()
     ids = case["class_ids"]
     ids = np.zeros(case["scores"].shape, I32) if ids is None else ids
-    check_detections(detections, kept, case["boxes"], case["scores"], ids)
+    check_detections(detections, kept, case["boxes"], case["scores"], ids, case["source"])
     return int(kept_counts.sum())
 
 
@@ -150,6 +159,85 @@ def random_cases(seed: int, count: int) -> int:
 @pytest.mark.parametrize("seed", range(4))
 def test_random_cases_equal_the_cpu_back_end(seed: int) -> None:
     assert worker.run(random_cases, seed, 275) > 1000
+
+
+def infinite_boxes(rng: np.random.Generator, boxes: Array) -> Array:
+    """A copy of which some coordinates are infinite or NaN."""
+    out = boxes.copy()
+    odd = rng.random(out.shape) < 0.04
+    out[odd] = rng.choice(np.array([np.inf, -np.inf, np.nan], F32), int(odd.sum()))
+    return out
+
+
+def filtered_cases(seed: int, count: int) -> int:
+    """What a head's decode does on the CPU: filter, NMS, and boxes to the pixels of the image."""
+    rng = np.random.default_rng(seed)
+    worker.emulator().seed(seed)
+    specs = [PreprocessSpec(size=(64, 48)), PreprocessSpec(resize="crop", size=(50, 50))]
+    total = 0
+    for _ in range(count):
+        case = random_case(rng)
+        batch, n = case["scores"].shape
+        case |= {"boxes": infinite_boxes(rng, case["boxes"]), "counts": None}
+        highest = 0 if case["class_ids"] is None else int(case["class_ids"].max(initial=0))
+        wanted = rng.integers(0, min(max(highest, 1), 4095) + 1, 3).tolist()
+        filters: dict[str, Any] = {
+            "finite_only": bool(rng.random() < 0.8),
+            "classes": wanted if rng.random() < 0.7 else None,
+        }
+        prepare = Preprocessor(specs[int(rng.integers(2))])
+        places = [prepare.geometry(*rng.integers(1, 900, 2).tolist()) for _ in range(batch)]
+        kept, counts, rows = cuda_nms(**case, **filters, geometries=places)
+        for image in range(batch):
+            boxes, scores = case["boxes"][image], case["scores"][image]
+            ids = np.zeros(n, I32) if case["class_ids"] is None else case["class_ids"][image]
+            some = np.isfinite(boxes).all(axis=1) | (not filters["finite_only"])
+            if filters["classes"] is not None:
+                some &= np.isin(ids, filters["classes"])
+            chosen = np.flatnonzero(some)
+            found = _core.nms(
+                boxes[chosen],
+                scores[chosen],
+                ids[chosen] if case["class_aware"] else None,
+                case["threshold"],
+                case["max_det"],
+                None if case["source"] is None else case["source"][image][chosen],
+                case["max_candidates"],
+            )
+            expected = chosen[found]
+            assert kept[image, : counts[image]].tolist() == expected.tolist()
+            there = boxes_to_image(places[image], boxes[expected])
+            np.testing.assert_array_equal(rows[image, : counts[image], :4], there)
+            total += len(found)
+    return total
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_filtered_and_mapped_rows_equal_the_heads(seed: int) -> None:
+    assert worker.run(filtered_cases, seed, 300) > 1000
+
+
+def more_images_than_a_launch_maps() -> int:
+    rng = np.random.default_rng(2)
+    batch, n = 70, 5
+    boxes = np.stack([cpu.clustered_boxes(rng, n) for _ in range(batch)])
+    scores = rng.random((batch, n)).astype(F32)
+    prepare = Preprocessor(PreprocessSpec(size=(64, 64)))
+    places = [prepare.geometry(30 + 3 * i, 500 - i) for i in range(batch)]
+    counts = rng.integers(0, n + 1, batch).astype(I32)
+    case: Any = (boxes, scores, None, counts, 0.5, 4)
+    kept, found, rows = cuda_nms(*case, geometries=places)
+    plain, plain_found, _ = cuda_nms(*case)
+    assert kept.tolist() == plain.tolist()
+    assert found.tolist() == plain_found.tolist()
+    for image in range(batch):
+        expected = boxes_to_image(places[image], boxes[image][kept[image, : found[image]]])
+        np.testing.assert_array_equal(rows[image, : found[image], :4], expected)
+    return int(found.sum())
+
+
+def test_more_images_than_a_launch_maps() -> None:
+    assert worker.run(more_images_than_a_launch_maps) > 70
 
 
 def float64_cases(count: int) -> int:

@@ -37,7 +37,7 @@ def cuda_nms(case: dict[str, Any]) -> tuple[Array, Array, Array]:
         size = _core.cuda_nms_rotated_workspace_bytes(batch, capacity, max_det)
         workspace = made((size,), np.uint8, "workspace")
         kept, counts = made((batch, max_det), I32, "kept"), made((batch,), I32, "kept_counts")
-        detections = made((batch, max_det, 6), F32, "detections")
+        detections = made((batch, max_det, 8), F32, "detections")
         # Per image, a row of two values per anchor, of which the second is the angle.
         anchors = capacity + 1
         output = np.zeros((batch, anchors, 2), F32)
@@ -104,7 +104,9 @@ def check(case: dict[str, Any]) -> int:
         wanted = _core.nms_rotated(boxes, angles, scores, groups, case["iou"], case["max_det"])
         found = kept[image, : counts[image]]
         assert found.tolist() == order[wanted].tolist()
-        assert detections[image, : len(found), :4].tobytes() == boxes[wanted].tobytes()
+        rows = detections[image, : len(found)]
+        assert rows[:, :4].tobytes() == boxes[wanted].tobytes()
+        assert rows[:, 5].tobytes() == angles[wanted].tobytes()
     return int(counts.sum())
 
 

@@ -60,13 +60,13 @@ def run_cuda(spec: PreprocessSpec, images: list[Array], color: str, offset: int 
                 source.array[place : place + row_size] = row.reshape(-1)
                 device.mark_written(at, row_size)
             views.append((top, *image.shape[:2], stride))
-        size = plan.cuda_workspace_bytes([image.shape[:2] for image in images])
-        workspace = stack.enter_context(device.empty(size, np.uint8, "workspace"))
+        tables = [plan.cuda_table(*image.shape[:2]) for image in images]
+        weights = [stack.enter_context(device.buffer(table, "table")).address for table in tables]
         elements = len(images) * int(np.prod(shape))
         out = stack.enter_context(device.empty(offset + elements, spec.dtype, "out"))
         before = out.array[:offset].tobytes()
         start = out.address + offset * out.array.itemsize
-        worker.queue(plan.run_cuda, views, start, workspace.address, size, 0, color)
+        worker.queue(plan.run_cuda, views, start, weights, 0, color)
         assert out.array[:offset].tobytes() == before
         return out.array[offset:].reshape(len(images), *shape).copy()
 
@@ -138,27 +138,47 @@ def test_more_images_than_a_launch_takes(interpolation: str, dtype: str, layout:
     assert worker.run(many_images, interpolation, dtype, layout) == 70
 
 
-def stores(dtype: str, layout: str, color: str) -> int:
-    """Rows that take stores of four elements, and rows that do not: by width, and by address."""
+def stores(dtype: str, layout: str, color: str, interpolation: str) -> int:
+    """Rows that take stores of 16 bytes, and rows that do not: by width, and by address."""
     rng = np.random.default_rng(5)
     images = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((5, 9), (40, 30), (3, 200))]
     plain: dict[str, Any] = {"mean": 0, "std": 1} if dtype == "uint8" else {}
     done = 0
-    for width in (4, 8, 10, 127, 128, 132, 260):
-        spec = PreprocessSpec(size=(9, width), dtype=dtype, layout=layout, color=color, **plain)
+    for width in (4, 8, 10, 16, 127, 128, 144, 260):
+        plain |= {"size": (9, width), "dtype": dtype, "layout": layout, "color": color}
+        spec = PreprocessSpec(interpolation=interpolation, **plain)
         expected = Preprocessor(spec)(images, color="rgb").tobytes()
-        for offset in (0, 1, 2, 4):
+        for offset in (0, 1, 4, 16):
             assert run_cuda(spec, images, "rgb", offset).tobytes() == expected, (width, offset)
             done += 1
     return done
 
 
+@pytest.mark.parametrize("interpolation", ["cv2", "pil"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 @pytest.mark.parametrize(
     ("layout", "color"), [("nchw", "rgb"), ("nhwc", "bgr"), ("nchw", "gray"), ("nhwc", "gray")]
 )
-def test_aligned_and_unaligned_stores(dtype: str, layout: str, color: str) -> None:
-    assert worker.run(stores, dtype, layout, color) == 28
+def test_aligned_and_unaligned_stores(
+    dtype: str, layout: str, color: str, interpolation: str
+) -> None:
+    assert worker.run(stores, dtype, layout, color, interpolation) == 32
+
+
+def tall_filters() -> int:
+    """Filters higher than the rows that a block holds at once, in each direction and as a crop."""
+    rng = np.random.default_rng(6)
+    done = 0
+    for h, w in ((900, 40), (40, 900), (700, 700)):
+        for resize in ("letterbox", "stretch", "crop"):
+            spec = PreprocessSpec(resize=resize, size=(19, 33), interpolation="pil")
+            check_case(spec, [rng.integers(0, 256, (h, w, 3), np.uint8)], "bgr")
+            done += 1
+    return done
+
+
+def test_filters_higher_than_what_a_block_holds() -> None:
+    assert worker.run(tall_filters) == 9
 
 
 def full_frame(interpolation: str) -> bool:

@@ -7,9 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from visionrt import _core
+from visionrt.preprocess import Preprocessor
+from visionrt.spec import PreprocessSpec
 
 ADDRESS = 4096  # never read: every call here ends before a launch
 BUFFERS = [ADDRESS] * 5
+PLACE = Preprocessor(PreprocessSpec()).geometry(4, 5)
 needs_no_driver = pytest.mark.skipif(
     not _core.driver_problem(), reason="a driver is here, and would read the made-up addresses"
 )
@@ -91,6 +94,9 @@ def test_capacity_counts_every_class_only_with_multi_label() -> None:
         (lambda: queue_nms(iou_threshold=2.0), "iou_threshold must be between 0 and 1"),
         (lambda: queue_nms(max_det=0), "max_det must be 1 or more"),
         (lambda: queue_nms(max_candidates=0), "max_candidates must be 1 or more"),
+        (lambda: queue_nms(detections=ADDRESS + 8), "detections must be aligned to 16"),
+        (lambda: queue_nms(classes=[4096]), "classes must be 0 to 4095, got 4096"),
+        (lambda: queue_nms(geometries=[PLACE, PLACE]), "must be 1, one for each image.* got 2"),
         (lambda: queue_nms(batch=65536), "batch must be 0 to 65535"),
         (lambda: queue_yolo(capacity=99), "must hold 100 per image, got 99"),
         (lambda: queue_yolo(multi_label=True), "must hold 8000 per image, got 100"),

@@ -130,20 +130,23 @@ def test_the_native_plan_refuses_pixels_that_are_not_contiguous():
             plan().run([image], out, "bgr")
 
 
-def test_cuda_workspace():
-    assert plan().cuda_workspace_bytes([(1080, 1920)]) == 0
-    pil = plan(interpolation="pil", size_hw=(224, 224))
-    one = pil.cuda_workspace_bytes([(1080, 1920)])
-    # At least the rows between the two passes and one 4-byte weight per tap of each axis.
-    assert one >= 1080 * 224 * 3 + 4 * 2 * (1080 + 1920)
-    assert pil.cuda_workspace_bytes([(1080, 1920)] * 3) == 3 * one
-    with pytest.raises(ValueError, match=f"at least {one} bytes"):
-        pil.run_cuda([(0, 1080, 1920, 5760)], 0, 0, one - 1, 0, "bgr")
-    with pytest.raises(ValueError, match="aligned to 16"):
-        pil.run_cuda([(0, 1080, 1920, 5760)], 0, 8, one, 0, "bgr")
+def test_cuda_tables():
+    assert plan().cuda_table(1080, 1920).size == 0
+    pil = plan(interpolation="pil", size_hw=(224, 224), resize="stretch")
+    # Per column of the tensor: its first source pixel, how many, and weights that sum to 2^22. A
+    # triangle over 1920 / 224 pixels to each side touches 19.
+    first, counts, *weights = pil.cuda_table(1080, 1920)[: 224 * (2 + 19)].reshape(-1, 224)
+    assert (first[0], (first + counts)[-1]) == (0, 1920)
+    sums = np.sum(weights, axis=0)[first + counts > first]
+    assert np.abs(sums - (1 << 22)).max() <= counts.max()
+    with pytest.raises(ValueError, match="image sides of 1 to"):
+        pil.cuda_table(0, 5)
+    for tables, words in (([], "for each of 1 images, got 0"), ([0], "address 0"), ([6], "to 4")):
+        with pytest.raises(ValueError, match=words):
+            pil.run_cuda([(0, 1080, 1920, 5760)], 0, tables, 0, "bgr")
 
 
 @pytest.mark.skipif(not _core.driver_problem(), reason="needs a machine without an NVIDIA driver")
 def test_cuda_without_a_driver_says_so():
     with pytest.raises(_core.DriverError):
-        plan().run_cuda([(0, 4, 5, 15)], 0, 0, 0, 0, "bgr")
+        plan().run_cuda([(0, 4, 5, 15)], 0, [], 0, "bgr")

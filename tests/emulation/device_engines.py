@@ -177,12 +177,19 @@ def library_running(
 
 
 @contextlib.contextmanager
-def plans_run(session: Session, **options: Any) -> Iterator[Any]:
-    """In the block, every TensorRT-RTX plan loads as an engine of this graph."""
+def plans_run(session: Session, *, version: str = "", **options: Any) -> Iterator[Any]:
+    """In the block, every plan loads as an engine of this graph.
+
+    ``version``: by full TensorRT with the names that this version has; else by TensorRT-RTX.
+    """
+    from tensorrt_versions import full_tensorrt
+
     from visionrt.backends import tensorrt as backend_module
 
     spec = engine_spec(session)
     library = library_running(spec, **options)
+    if version:
+        library = full_tensorrt(library, version)
     with mock.patch.object(backend_module, "load_library", return_value=library):
         yield spec
     assert not errors, errors

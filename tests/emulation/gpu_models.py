@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from real_models import (
     write_engine,
 )
+from tensorrt_versions import full_plan
 from test_tensorrt_backend import rtx_plan
 
 import visionrt
@@ -119,11 +120,16 @@ class FakePlatform:
     def plans(
         self, model: bytes, session: device_engines.Session | None, **options: Any
     ) -> Iterator[Plans]:
+        version = options.get("version", "")
         with device_engines.plans_run(session or device_engines.Session(model), **options):
-            yield {PLAN.member: (PLAN, rtx_plan())}
+            if version:
+                info = PlanInfo("plans/trt.plan", "tensorrt", "tensorrt", version, ("86",), 0.0)
+                yield {info.member: (info, full_plan(version))}
+            else:
+                yield {PLAN.member: (PLAN, rtx_plan())}
 
     def compare(self, got: Any, wanted: Any) -> None:
-        for name in ("class_id", "xyxy", "confidence", "logits", "mask", "keypoints"):
+        for name in ("class_id", "xyxy", "confidence", "logits", "mask", "keypoints", "xywhr"):
             expected = getattr(wanted, name, None)
             if expected is not None:
                 np.testing.assert_array_equal(getattr(got, name), expected, err_msg=name)
@@ -152,7 +158,7 @@ def both(
 
 
 def assert_same(got: Any, wanted: Any) -> None:
-    assert type(got) is type(wanted)
+    assert isinstance(got, type(wanted))
     assert got.image_hw == wanted.image_hw
     platform.compare(got, wanted)
 

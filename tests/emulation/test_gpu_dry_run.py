@@ -33,8 +33,8 @@ CHECKS: dict[str, tuple[Any, ...]] = {
 }
 # FP32 and FP16 are the same here, and eight threads have a test of their own.
 PARTS = {
-    "test_as_on_the_emulated_gpu and not eight_threads": 11,
-    "test_frames": 7,
+    "test_as_on_the_emulated_gpu and not eight_threads": 14,
+    "test_frames": 8,
     "test_real_models and fp16": 5,
 }
 

@@ -18,6 +18,7 @@ import fake_cuda
 import gpu_models
 import numpy as np
 import pytest
+import tensorrt_contract as contract
 from fake_gpu import FakeGpu
 from gpu_models import BOXES, SIZE, assert_same, both, graph_counts, random_images, yolo_model
 from real_models import (
@@ -31,7 +32,9 @@ from real_models import (
     model_path,
 )
 
+from visionrt import gpu_tables
 from visionrt.errors import InputDataError
+from visionrt.spec import PreprocessSpec
 
 
 @pytest.mark.parametrize("defers", [False, True])
@@ -62,11 +65,14 @@ def detector_frames() -> None:
         assert "boxes by kernels on the GPU, CUDA graphs" in gpu.explain()
 
 
-def test_a_replayed_frame_is_one_launch(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
-    fake_gpu.run(launches_per_frame, kernels=emulated_kernels)
+@pytest.mark.parametrize("interpolation", ["cv2", "pil"])
+def test_a_replayed_frame_is_one_launch(
+    fake_gpu: FakeGpu, emulated_kernels: Path, interpolation: str
+) -> None:
+    fake_gpu.run(launches_per_frame, interpolation, kernels=emulated_kernels)
 
 
-def launches_per_frame() -> None:
+def launches_per_frame(interpolation: str) -> None:
     calls = ("cuLaunchKernel", "cuGraphLaunch", "execute", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync")
     calls += ("cuMemAlloc", "cuMemHostAlloc", "cuStreamSynchronize", "cuMemsetD8Async")
 
@@ -76,10 +82,14 @@ def launches_per_frame() -> None:
         return {name: fake_cuda.calls(name) - before[name] for name in calls}
 
     image = random_images(1)[0]
-    with both(yolo_model(), BOXES) as (gpu, _):
+    recipe = dataclasses.replace(
+        BOXES, preprocess=PreprocessSpec(size=(SIZE, SIZE), interpolation=interpolation)
+    )
+    tables = int(interpolation == "pil")  # uploaded once for each size of image
+    with both(yolo_model(), recipe) as (gpu, _):
         plain = counted(lambda: gpu(image))
         assert (plain["cuLaunchKernel"], plain["cuMemsetD8Async"]) == (5, 1)
-        assert (plain["cuMemcpyHtoDAsync"], plain["cuMemcpyDtoHAsync"]) == (1, 1)
+        assert (plain["cuMemcpyHtoDAsync"], plain["cuMemcpyDtoHAsync"]) == (1 + tables, 1)
         gpu(image)  # recorded
         replayed = counted(lambda: gpu(image))
         assert replayed == {
@@ -123,18 +133,41 @@ def yolo_form(form: str) -> None:
                 assert sum(len(wanted) for _, wanted in pairs) > 4
 
 
-def test_float16_outputs_are_decoded_on_the_host(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
-    fake_gpu.run(float16_outputs, kernels=emulated_kernels)
+@pytest.mark.parametrize("form", ["v8", "v8_rows", "v5", "yolox"])
+def test_float16_outputs_stay_on_the_device(
+    fake_gpu: FakeGpu, emulated_kernels: Path, form: str
+) -> None:
+    fake_gpu.run(float16_outputs, form, kernels=emulated_kernels)
 
 
-def float16_outputs() -> None:
-    with both(yolo_model(half=True), BOXES) as (gpu, cpu):
+def float16_outputs(form: str) -> None:
+    head, options = ("yolox", {}) if form == "yolox" else ("yolo", {"form": form})
+    recipe = dataclasses.replace(BOXES, head=head, head_options=options)
+    with both(yolo_model(form=form, half=True), recipe) as (gpu, cpu):
         for image in (*random_images(4), *random_images(2)):
             assert_same(gpu(image), cpu(image))
+        assert "boxes by kernels on the GPU" in gpu.explain()
+
+
+def test_classes_are_filtered_on_the_device(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(filtered_classes, kernels=emulated_kernels)
+
+
+def filtered_classes() -> None:
+    image = random_images(1)[0]
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        for classes in (["red"], ["red", "blue"], [2, 1], [0, 4095], [4095], []):
+            for _ in range(3):
+                assert_same(gpu(image, classes=classes), cpu(image, classes=classes))
+        assert "boxes by kernels on the GPU" in gpu.explain()
+        # The kernel's mask has an end; past it the head on the CPU decodes.
+        assert_same(gpu(image, classes=[0, 4096]), cpu(image, classes=[0, 4096]))
         assert "outputs on the CPU" in gpu.explain()
 
 
-def test_an_infinite_box_goes_the_twins_way(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+def test_an_infinite_box_is_left_out_on_the_device(
+    fake_gpu: FakeGpu, emulated_kernels: Path
+) -> None:
     fake_gpu.run(infinite_box, kernels=emulated_kernels)
 
 
@@ -146,6 +179,50 @@ def infinite_box() -> None:
                 results = gpu(image, max_det=max_det)
                 assert np.isfinite(results.xyxy).all()
                 assert_same(results, cpu(image, max_det=max_det))
+        assert "boxes by kernels on the GPU" in gpu.explain()
+
+
+@pytest.mark.parametrize("form", ["v8", "v8_rows", "v5"])
+def test_rotated_boxes_equal_the_twins(
+    fake_gpu: FakeGpu, emulated_kernels: Path, form: str
+) -> None:
+    fake_gpu.run(rotated_boxes, form, kernels=emulated_kernels)
+
+
+def rotated_boxes(form: str) -> None:
+    # Of the three class columns the last is read as an angle, in radians.
+    recipe = dataclasses.replace(
+        BOXES, task="obb", head="obb", head_options={"form": form}, labels=("red", "green"), iou=0.2
+    )
+    with both(yolo_model(form=form), recipe) as (gpu, cpu):
+        pairs = [(gpu(image, **o), cpu(image, **o)) for image in random_images(5)
+                 for o in ({}, {}, {"classes": [1]}, {"max_det": 3})]  # fmt: skip
+        for got, wanted in pairs:
+            assert_same(got, wanted)
+            np.testing.assert_array_equal(got.xywhr, wanted.xywhr)
+        assert sum(len(wanted) for _, wanted in pairs) > 40
+        for got, wanted in zip(gpu(random_images(3)), cpu(random_images(3)), strict=True):
+            assert_same(got, wanted)
+        assert "boxes by kernels on the GPU" in gpu.explain()
+
+
+def test_pil_frames_equal_the_twins(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
+    fake_gpu.run(pil_frames, kernels=emulated_kernels)
+
+
+def pil_frames() -> None:
+    """More sizes than tables are kept, one by one and side by side, and sizes that come back."""
+    spec = PreprocessSpec(size=(SIZE, SIZE), interpolation="pil")
+    images = random_images(gpu_tables.LIMIT + 4)
+    with both(yolo_model(), dataclasses.replace(BOXES, preprocess=spec)) as (gpu, cpu):
+        for image in (*images, images[0], images[0], images[-1]):
+            assert_same(gpu(image), cpu(image))
+        for start in (0, 4, 0):
+            batch = images[start : start + 8]
+            for got, wanted in zip(gpu(batch), cpu(batch), strict=True):
+                assert_same(got, wanted)
+        (frames,) = gpu._pipeline._gpu._frames.values()
+        assert len(frames._tables._tables) == gpu_tables.LIMIT
 
 
 def test_many_sizes_update_graphs_in_place(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
@@ -180,6 +257,23 @@ def double_names() -> None:
     assert {n for n in names if not hasattr(real.Runtime, n)} == set()
     for name in ("is_stream_capturable", "execute_async_v3", "set_input_shape", "infer_shapes"):
         assert hasattr(real.IExecutionContext, name)
+
+
+@pytest.mark.parametrize("version", contract.stored_versions())
+def test_frames_by_full_tensorrt(fake_gpu: FakeGpu, emulated_kernels: Path, version: str) -> None:
+    fake_gpu.run(full_tensorrt_frames, version, kernels=emulated_kernels, fast=True)
+
+
+def full_tensorrt_frames(version: str) -> None:
+    with both(yolo_model(), BOXES, version=version) as (gpu, cpu):
+        assert gpu.backend.name == "tensorrt"
+        images = random_images(3)
+        for image in (*images, *images):
+            assert_same(gpu(image), cpu(image))
+            assert_same(gpu(image, keep_on_device=True), cpu(image))
+        for got, wanted in zip(gpu(images), cpu(images), strict=True):
+            assert_same(got, wanted)
+        assert gpu.explain().endswith("CUDA graphs")
 
 
 def test_alternating_batches_never_replay_a_stale_graph(

@@ -30,6 +30,7 @@ from visionrt import _core
 from visionrt.backends.trt_lane import Lane
 from visionrt.device import Device, DeviceBuffer, open_device
 from visionrt.errors import MissingDependencyError
+from visionrt.gpu_tables import WeightTables
 from visionrt.heads import Frame, head_for
 from visionrt.image_io import decode
 from visionrt.options import options_for
@@ -51,7 +52,8 @@ def preprocess_bytes(name: str, cases: int) -> None:
     """The kernels write the bytes that the CPU back end writes."""
     device = open_device(0)
     prepare = Preprocessor(SPECS[name])
-    stream, source, target, workspace = device.stream(), *(device.buffer() for _ in range(3))
+    stream, source, target = device.stream(), device.buffer(), device.buffer()
+    weights = WeightTables(prepare.plan, stream)
     up, down = device.pinned(), device.pinned()
     rng = np.random.default_rng(6)
     with device.current():
@@ -68,14 +70,14 @@ def preprocess_bytes(name: str, cases: int) -> None:
                 views.append((address + start, *image.shape[:2], 3 * image.shape[1]))
                 start += image.nbytes
             device.copy_to_device(address, staged, stream)
-            room = workspace.reserve(prepare.plan.cuda_workspace_bytes([v[1:3] for v in views]))
+            tables = weights.addresses([image.shape[:2] for image in images])
             tensor = target.reserve(wanted.nbytes)
-            prepare.plan.run_cuda(views, tensor, room, workspace.capacity, stream.handle, color)
+            prepare.plan.run_cuda(views, tensor, tables, stream.handle, color)
             got = down.array(wanted.shape, wanted.dtype)
             device.copy_to_host(got, tensor, stream)
             stream.synchronize()
             assert got.tobytes() == wanted.tobytes(), (name, case, sizes)
-    for owned in (source, target, workspace, up, down, stream):
+    for owned in (source, target, weights, up, down, stream):
         owned.close()
 
 
@@ -123,9 +125,13 @@ def nms_indices(cases: int, most: int) -> None:
 
 def decoded_exactly(form: str) -> None:
     """The results are what the CPU makes of the outputs that the engine left on the GPU."""
-    head, options = ("yolox", {}) if form == "yolox" else ("yolo", {"form": form})
-    recipe = dataclasses.replace(BOXES, head=head, head_options=options)
-    with both(yolo_model(form=form), recipe) as (gpu, _):
+    changes: dict[str, Any] = {"head": "yolo", "head_options": {"form": form}}
+    if form == "yolox":
+        changes = {"head": "yolox"}
+    elif form == "obb":  # the last class column is read as an angle
+        changes = {"task": "obb", "head": "obb", "labels": BOXES.labels[:2]}
+    model = yolo_model() if form == "obb" else yolo_model(form=form)
+    with both(model, dataclasses.replace(BOXES, **changes)) as (gpu, _):
         for image in (*random_images(4), *random_images(4)):  # plain, then by a graph
             for confidence in (0.1, 0.6):
                 frame_is_exact(gpu, image, confidence=confidence)
@@ -142,6 +148,20 @@ def frame_is_exact(gpu: Any, image: np.ndarray, **options: Any) -> None:
     head = head_for(recipe, gpu.backend.outputs)
     (wanted,) = head.decode(outputs, [frame], options_for(recipe, **options))
     FakePlatform().compare(result, wanted)
+
+
+def kept_results() -> None:
+    """Results that stay on the GPU are the twin's when they are read, late and in any order."""
+    images = random_images(6)
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        kept = [gpu(image, keep_on_device=True) for image in (*images, *images)]
+        for got, image in reversed(list(zip(kept, (*images, *images), strict=True))):
+            assert_same(got, cpu(image))
+            told = got.__cuda_array_interface__
+            assert told["shape"] == (len(got), 6)
+        last = gpu(images[0], keep_on_device=True)
+        wanted = cpu(images[0])
+    assert_same(last, wanted)
 
 
 def what_the_lane_holds(gpu: Any, spec: PreprocessSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:

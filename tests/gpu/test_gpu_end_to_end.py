@@ -33,10 +33,13 @@ EMULATED: dict[str, Callable[[], None]] = {
     "alternating_batches": frames.alternating_batches,
     "gpu_arrays": frames.gpu_arrays,
     "fixed_batch": frames.fixed_batch,
-    "float16_outputs": frames.float16_outputs,
     "infinite_box": frames.infinite_box,
     "eight_threads": faults.eight_threads,
     "close_during_use": faults.close_during_use,
+    "float16_outputs": functools.partial(frames.float16_outputs, "v8"),
+    "filtered_classes": frames.filtered_classes,
+    "pil_frames": frames.pil_frames,
+    "kept_results": gpu_checks.kept_results,
     **{f"yolo_form-{form}": functools.partial(frames.yolo_form, form) for form in FORMS},
 }
 OWN: dict[str, Callable[[], None]] = {
@@ -44,6 +47,7 @@ OWN: dict[str, Callable[[], None]] = {
     "capture_refused": gpu_checks.capture_refused,
     "out_of_memory": gpu_checks.out_of_memory,
     **{f"decoded-{form}": functools.partial(gpu_checks.decoded_exactly, form) for form in FORMS},
+    "decoded-obb": functools.partial(gpu_checks.decoded_exactly, "obb"),
 }
 
 

@@ -188,16 +188,18 @@ class ICudaEngine:
         assert cuda.is_current()
         return IRuntimeConfig()
 
-    def create_execution_context(self, how: IRuntimeConfig) -> IExecutionContext | None:
+    def create_execution_context(self, how: Any) -> IExecutionContext | None:
         assert cuda.is_current()
-        assert how.strategy == real.ExecutionContextAllocationStrategy.USER_MANAGED
+        # A strategy, or what holds one; full TensorRT is given the former.
+        strategy, cache = getattr(how, "strategy", how), getattr(how, "cache", None)
+        assert strategy == real.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.spec.contexts == 0:
             self.logger.log(real.ILogger.ERROR, "createExecutionContext: out of memory")
             return None
         self.spec.contexts -= 1
         # It compiles what the cache does not hold.
-        if how.cache is not None and how.cache.kernels != KERNELS:
-            how.cache.kernels = KERNELS
+        if cache is not None and cache.kernels != KERNELS:
+            cache.kernels = KERNELS
             compiled.append(self)
         return IExecutionContext(self)
 

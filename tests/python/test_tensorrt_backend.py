@@ -5,6 +5,7 @@ What a real GPU makes of it is in ``tests/gpu``.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import struct
@@ -18,8 +19,10 @@ from unittest import mock
 import numpy as np
 import pycuda_double as cuda
 import pytest
+import tensorrt_contract as contract
 import tensorrt_double as double
 import tensorrt_rtx as real
+from tensorrt_versions import full_plan, full_tensorrt
 
 from visionrt import device
 from visionrt.backends import tensorrt as backend_module
@@ -89,6 +92,49 @@ def test_the_double_has_no_name_that_the_bindings_lack() -> None:
         for name in vars(kind):
             if not name.startswith("_") and name != "spec":
                 assert hasattr(role, name), f"{kind.__name__}.{name}"
+
+
+@pytest.mark.parametrize("version", contract.stored_versions())
+def test_the_double_has_no_name_that_full_tensorrt_lacks(version: str) -> None:
+    """Besides those that are used with TensorRT-RTX alone."""
+    names = contract.stored_names(version) | contract.RTX_ONLY
+    for kind in (double.IExecutionContext, double.ICudaEngine, double.Runtime):
+        for name in vars(kind):
+            if not name.startswith("_") and name != "spec":
+                assert f"{kind.__name__}.{name}" in names
+
+
+@pytest.mark.parametrize("version", contract.stored_versions())
+def test_full_tensorrt_by_the_names_that_a_version_has(live: Counter[str], version: str) -> None:
+    """What a version lacks is not there, so that a call of it is an error here, too."""
+
+    def opened_by(spec: double.EngineSpec) -> backend_module.TensorRTBackend:
+        library = full_tensorrt(double.library_running(spec), version)
+        assert not hasattr(library, "IRuntimeCache")
+        with mock.patch.object(backend_module, "load_library", return_value=library):
+            return backend_module.open_plan(full_plan(version))
+
+    backend = opened_by(FIXED)
+    assert backend.name == "tensorrt"
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(backend.run({"x": x})["double"], x * 2)
+    context = backend._engine._open_lanes[0]._plain
+    assert context is not None
+    with pytest.raises(AttributeError, match=r"no IExecutionContext\.is_stream_capturable"):
+        context.raw.is_stream_capturable(1)
+    del context
+    backend.close()
+    assert double.destroyed[-2:] == ["engine", "runtime"]
+    backend = opened_by(DYNAMIC)
+    for shape in ((1, 3, 8, 8), (8, 3, 16, 16), (1, 3, 64, 63)):
+        pixels = np.full(shape, 7, np.uint8)
+        np.testing.assert_array_equal(backend.run({"x": pixels})["y"], np.full(shape, -293))
+    backend.close()
+    backend = opened_by(NONZERO)
+    assert backend.run({"x": np.eye(8, dtype=np.float32)[2]})["at"].tolist() == [[2]]
+    backend.close()
+    with pytest.raises(EngineFileError, match=f"a plan that tensorrt {version} loads.*corrupt"):
+        opened_by(dataclasses.replace(FIXED, refuses="corrupt"))
 
 
 def test_runs_and_describes_itself(live: Counter[str]) -> None:

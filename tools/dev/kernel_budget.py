@@ -43,17 +43,9 @@ BANDWIDTHS = {"H100": 3.35e12, "RTX 4090": 1.0e12, "AGX Orin": 205e9}
 # for Pillow's resize.
 DETECTOR_FRAMES = {
     "cv2": ("preprocess_cv2", "decode_yolo_columns", "nms_sort", "nms_place", "nms_greedy"),
-    "pil": (
-        "preprocess_pil_tables",
-        "preprocess_pil_horizontal",
-        "preprocess_pil_vertical",
-        "decode_yolo_columns",
-        "nms_sort",
-        "nms_place",
-        "nms_greedy",
-    ),
+    "pil": ("preprocess_pil", "decode_yolo_columns", "nms_sort", "nms_place", "nms_greedy"),
 }
-MAX_LAUNCHES = {"cv2": 5}
+MAX_LAUNCHES = 5
 
 _LINE = re.compile(r"^//\s*budget:(?P<text>.*(?:\n//[ ]{2,}\S.*)*)", re.MULTILINE)
 _BUDGET = re.compile(
@@ -169,7 +161,6 @@ def frame_problems(budgets: Mapping[str, Budget]) -> list[str]:
     for mode, kernels in DETECTOR_FRAMES.items():
         out += [f"frame, {mode}: no kernel {k}" for k in kernels if k not in budgets]
         launches = sum(budgets[k].launches for k in kernels if k in budgets)
-        allowed = MAX_LAUNCHES.get(mode)
-        if allowed is not None and launches > allowed:
-            out.append(f"frame, {mode}: {launches} launches, budget {allowed}")
+        if launches > MAX_LAUNCHES:
+            out.append(f"frame, {mode}: {launches} launches, budget {MAX_LAUNCHES}")
     return out

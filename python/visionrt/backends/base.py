@@ -106,6 +106,10 @@ class DeviceLane(Protocol):
         """Queue copies of the outputs to :meth:`host_outputs`."""
         ...
 
+    def leave_running(self) -> None:
+        """Give the lane back while its stream works; who takes it next waits for that."""
+        ...
+
     def capture_problem(self) -> str:
         """Why the engine cannot be recorded in a CUDA graph; empty when it may be."""
         ...

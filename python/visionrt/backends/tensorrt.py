@@ -211,6 +211,7 @@ class _Engine:
         try:
             if lane is None:
                 raise closed(self._name)
+            lane.settle()
             yield lane
         finally:
             self._free_lanes.put(lane)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections import OrderedDict
@@ -74,6 +75,7 @@ class Lane:
         self._plain: _Context | None = None  # of run, whose shapes come and go
         self._spare: _Context | None = None
         self._seen: dict[str, int] = {}
+        self._is_running = False
         self.generation = 0
         self.stream = device.stream()
         self._scratch = device.buffer()
@@ -190,8 +192,26 @@ class Lane:
         """Why the engine cannot be recorded in a CUDA graph, in words; empty when it may be."""
         return self._bound_now().capture_problem
 
+    def leave_running(self) -> None:
+        """Say that the lane is given back while its stream works."""
+        self._is_running = True
+
+    def settle(self) -> None:
+        """Wait for what the last caller left running, if anything.
+
+        Raises:
+            MissingDependencyError: it failed.
+        """
+        if self._is_running:
+            self._is_running = False
+            with self.device.current():
+                self.stream.synchronize()
+
     def close(self) -> None:
-        """Release the contexts, then their memory. May be called twice."""
+        """Wait, and release the contexts, then their memory. May be called twice."""
+        # A failure is the business of whoever reads that frame's result.
+        with contextlib.suppress(MissingDependencyError):
+            self.settle()
         with self.device.current():
             self._current = self._plain = self._spare = None
             self._bound.clear()

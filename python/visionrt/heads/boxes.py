@@ -19,6 +19,9 @@ Candidates: TypeAlias = tuple[
     NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]
 ]
 
+MAX_CANDIDATES = 30_000  # the best usable ones of an image, that an NMS looks at
+NO_LIMIT = 2**31 - 1
+
 
 def detections_from(
     candidates: Candidates, frame: Frame, options: PredictOptions, recipe: Recipe
@@ -35,7 +38,9 @@ def detections_from(
     if not usable.all():
         boxes, scores, class_ids = boxes[usable], scores[usable], class_ids[usable]
     groups = None if recipe.class_agnostic else class_ids
-    keep = _core.nms(boxes, scores, groups, options.iou, options.max_det)
+    keep = _core.nms(
+        boxes, scores, groups, options.iou, options.max_det, max_candidates=MAX_CANDIDATES
+    )
     return Detections(
         image_hw=frame.image_hw,
         names=recipe.labels,

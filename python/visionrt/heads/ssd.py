@@ -33,7 +33,7 @@ from visionrt.heads.base import (
     choice,
     output_named,
 )
-from visionrt.heads.boxes import detections_from
+from visionrt.heads.boxes import NO_LIMIT, detections_from
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
@@ -41,7 +41,7 @@ from visionrt.results import Detections
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
-    from visionrt.gpu_boxes import CandidateBuffers
+    from visionrt.gpu_layout import CandidateBuffers
 
 _GRID_KEYS = {"feature_maps", "scales", "ratios", "reduce_lowest"}
 OPTIONS = ("boxes", "scores", "anchors", "variances", "activation", "background", "multi_label")
@@ -49,6 +49,9 @@ OPTIONS = ("boxes", "scores", "anchors", "variances", "activation", "background"
 
 class SsdHead:
     """See the module. Decodes on the device as well; ``constant`` holds the anchors."""
+
+    decodes_on_device = True
+    reads_float16 = True
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         options = check_options(recipe, OPTIONS)
@@ -86,6 +89,7 @@ class SsdHead:
                     activation=self._activation,
                     background=self._background,
                     multi_label=self._multi_label,
+                    max_candidates=NO_LIMIT,
                 ),
                 frame,
                 options,
@@ -139,6 +143,7 @@ class SsdHead:
             activation=self._activation,
             background=self._background,
             multi_label=self._multi_label,
+            is_float16=scores.dtype == np.float16,
         )
 
 

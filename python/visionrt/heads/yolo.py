@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from visionrt import _core
 from visionrt.heads.base import Frame, as_float32, bad_shape, check_options, choice, output_named
-from visionrt.heads.boxes import class_count, detections_from
+from visionrt.heads.boxes import NO_LIMIT, class_count, detections_from
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
@@ -28,13 +29,15 @@ from visionrt.results import Detections
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
-    from visionrt.gpu_boxes import CandidateBuffers
+    from visionrt.gpu_layout import CandidateBuffers
 
 
 class YoloHead:
     """See the module. Decodes on the device as well."""
 
     constant = None
+    decodes_on_device = True
+    reads_float16 = True
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         check_options(recipe, ("output", "form", "multi_label"))
@@ -55,7 +58,12 @@ class YoloHead:
         return [
             detections_from(
                 _core.decode_yolo(
-                    raw[i], self._form, classes, options.confidence, multi_label=self._multi_label
+                    raw[i],
+                    self._form,
+                    classes,
+                    options.confidence,
+                    multi_label=self._multi_label,
+                    max_candidates=NO_LIMIT,
                 ),
                 frame,
                 options,
@@ -104,4 +112,5 @@ class YoloHead:
             candidates.capacity,
             stream,
             multi_label=self._multi_label,
+            is_float16=output.dtype == np.float16,
         )

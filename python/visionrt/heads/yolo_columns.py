@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from visionrt import _core
 from visionrt.heads.base import bad_shape
+from visionrt.heads.boxes import MAX_CANDIDATES, NO_LIMIT
 from visionrt.options import PredictOptions
 
 FORMS = ("v8", "v8_rows", "v5", "end2end")
@@ -67,7 +68,9 @@ def rows_above(raw: NDArray[np.float32], form: str, classes: int, options: Predi
         chosen = raw[raw[:, 4] > options.confidence]
         rows = Rows(chosen[:, :4], chosen[:, 4], chosen[:, 5].astype(np.int32), chosen[:, 6:])
     else:
-        boxes, scores, ids, anchors = _core.decode_yolo(raw, form, classes, options.confidence)
+        boxes, scores, ids, anchors = _core.decode_yolo(
+            raw, form, classes, options.confidence, max_candidates=NO_LIMIT
+        )
         first = classes + (5 if form == "v5" else 4)
         extra = raw[first:, anchors].T if form == "v8" else raw[anchors, first:]
         rows = Rows(boxes, scores, ids, np.ascontiguousarray(extra))
@@ -82,4 +85,13 @@ def kept_rows(rows: Rows, form: str, options: PredictOptions, *, class_agnostic:
     if form == "end2end":
         return rows[np.argsort(-rows.score, kind="stable")[: options.max_det]]
     groups = None if class_agnostic else rows.class_id
-    return rows[_core.nms(rows.xyxy, rows.score, groups, options.iou, options.max_det)]
+    return rows[
+        _core.nms(
+            rows.xyxy,
+            rows.score,
+            groups,
+            options.iou,
+            options.max_det,
+            max_candidates=MAX_CANDIDATES,
+        )
+    ]

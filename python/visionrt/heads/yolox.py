@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from visionrt import _core
@@ -26,7 +27,7 @@ from visionrt.heads.base import (
     choice,
     output_named,
 )
-from visionrt.heads.boxes import class_count, detections_from
+from visionrt.heads.boxes import NO_LIMIT, class_count, detections_from
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
@@ -34,13 +35,15 @@ from visionrt.results import Detections
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
-    from visionrt.gpu_boxes import CandidateBuffers
+    from visionrt.gpu_layout import CandidateBuffers
 
 
 class YoloxHead:
     """See the module. Decodes on the device as well."""
 
     constant = None
+    decodes_on_device = True
+    reads_float16 = True
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         options = check_options(recipe, ("output", "strides", "multi_label"))
@@ -76,6 +79,7 @@ class YoloxHead:
                     options.confidence,
                     strides=self._strides,
                     multi_label=self._multi_label,
+                    max_candidates=NO_LIMIT,
                 ),
                 frame,
                 options,
@@ -120,4 +124,5 @@ class YoloxHead:
             stream,
             strides=self._strides,
             multi_label=self._multi_label,
+            is_float16=output.dtype == np.float16,
         )

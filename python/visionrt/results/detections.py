@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visionrt.errors import MissingDependencyError
 from visionrt.results.base import Result, category_of, run_lengths
+
+if TYPE_CHECKING:
+    from visionrt.gpu_results import DeviceRows
 
 
 class Detection(NamedTuple):
@@ -42,6 +45,11 @@ class Detections(Result):
     class_id: NDArray[np.int32]
     mask: NDArray[np.bool_] | None = None
     data: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def on_device(self) -> DeviceRows | None:
+        """The boxes in GPU memory, where a call with ``keep_on_device`` left them; else None."""
+        return None
 
     def __len__(self) -> int:
         return len(self.xyxy)
