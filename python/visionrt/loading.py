@@ -36,6 +36,7 @@ def load(
     threads: int | None = None,
     recipe: Recipe | None = None,
     rebuild: bool = True,
+    decode: str = "auto",
 ) -> Model:
     """Open an engine file, a raw plan, an Ultralytics engine, or an ONNX model. Blocks.
 
@@ -50,13 +51,15 @@ def load(
         rebuild: whether a file without a plan for this GPU may have one built from its typed graph,
             which takes seconds to minutes, once: it is kept in ``$VISIONRT_CACHE``, or in
             ``visionrt/plans`` of the user's cache folder. Where that fails, the CPU twin runs.
+        decode: whether JPEGs may be decoded at a smaller scale: ``auto``, ``scaled`` or ``exact``;
+            see :class:`visionrt.model.Model`.
 
     Raises:
         BuildError: ``cuda:N`` was asked for, and no plan could be built for it.
         EngineFileError: damaged, unsafe, of a newer version, or without anything for ``device``.
         MissingDependencyError: a library, driver or GPU that ``device`` needs is not here.
         ModelError: the back end refuses the graph, or it does not fit the recipe.
-        UsageError: a bad ``device``, ``backend`` or ``threads``, or no recipe.
+        UsageError: a bad ``device``, ``backend``, ``threads`` or ``decode``, or no recipe.
     """
     if not _DEVICE.fullmatch(device):
         raise UsageError(
@@ -75,10 +78,10 @@ def load(
     path = Path(path)
     magic = _first_bytes(path)
     if magic.startswith(_ZIP_MAGIC):
-        return _load_engine_file(path, device, backend, threads, recipe, rebuild)
+        return _load_engine_file(path, device, backend, threads, recipe, rebuild, decode)
     if path.suffix.lower() == ".onnx":
-        return _load_onnx(path, device, backend, threads, recipe)
-    return _load_plan(path, device, recipe)
+        return _load_onnx(path, device, backend, threads, recipe, decode)
+    return _load_plan(path, device, recipe, decode)
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ def _load_engine_file(
     threads: int | None,
     recipe: Recipe | None,
     rebuild: bool,
+    decode: str,
 ) -> Model:
     _check_gpu_options(threads, device)
     with EngineFile(path) as file:
@@ -164,7 +168,7 @@ def _load_engine_file(
     if manifest.twin is not None and opened.device != "cpu":
         reason = "a plan can run" if device == "auto" else f"{device} was asked for"
         lines.append(f"not used: {_twin_title(manifest)}: {reason}")
-    return _model(recipe or manifest.recipe, opened, manifest.name, [*lines, *notes])
+    return _model(recipe or manifest.recipe, opened, manifest.name, [*lines, *notes], decode)
 
 
 def _plan_candidates(file: EngineFile, device: str, notes: list[str]) -> Iterator[Candidate]:
@@ -240,7 +244,12 @@ def _nothing_runs(manifest: Manifest, path: Path, device: str, notes: list[str])
 
 
 def _load_onnx(
-    path: Path, device: str, backend: str | None, threads: int | None, recipe: Recipe | None
+    path: Path,
+    device: str,
+    backend: str | None,
+    threads: int | None,
+    recipe: Recipe | None,
+    decode: str,
 ) -> Model:
     if recipe is None:
         raise _no_recipe(path, "Give a recipe, or convert the model with trtconvert build.")
@@ -253,10 +262,10 @@ def _load_onnx(
     opened, lines = first_usable(
         [Candidate("ONNX model", lambda: open_twin(path, backend=backend, threads=threads))]
     )
-    return _model(recipe, opened, path.stem, lines)
+    return _model(recipe, opened, path.stem, lines, decode)
 
 
-def _load_plan(path: Path, device: str, recipe: Recipe | None) -> Model:
+def _load_plan(path: Path, device: str, recipe: Recipe | None, decode: str) -> Model:
     from visionrt import plan_header
 
     with _reading(path):
@@ -294,12 +303,12 @@ def _load_plan(path: Path, device: str, recipe: Recipe | None) -> Model:
         return open_plan(data, info=None, device=gpu, lanes=WORKERS)
 
     opened, lines = first_usable([Candidate(str(header), open_it)])
-    return _model(recipe, opened, path.stem, lines)
+    return _model(recipe, opened, path.stem, lines, decode)
 
 
-def _model(recipe: Recipe, backend: Backend, name: str, notes: list[str]) -> Model:
+def _model(recipe: Recipe, backend: Backend, name: str, notes: list[str], decode: str) -> Model:
     try:
-        return Model(recipe, backend, name=name, notes=notes)
+        return Model(recipe, backend, name=name, notes=notes, decode=decode)
     except BaseException:
         backend.close()
         raise

@@ -35,6 +35,12 @@ class Model:
         notes: lines for :meth:`explain`: why this back end.
         max_batch: most images per run where the graph's batch is not fixed.
         workers: threads behind :meth:`submit` and :meth:`stream`.
+        decode: ``scaled`` decodes a JPEG at a half, a quarter or an eighth of its size where that
+            is no smaller than what the preprocess spec resizes it to; ``exact`` decodes it whole,
+            as conversion and verification do. ``auto`` scales where the spec's interpolation is
+            ``pil``, which averages over what it leaves out, as the scaled decoder does; cv2's
+            skips pixels, and models that are fed so were seen to answer otherwise. Frames that a
+            GPU preprocesses are decoded whole.
 
     Raises:
         ModelError: the graph's input does not fit the recipe's preprocess spec.
@@ -50,6 +56,7 @@ class Model:
         notes: Sequence[str] = (),
         max_batch: int = 8,
         workers: int = WORKERS,
+        decode: str = "auto",
         _shared: SharedBackend | None = None,
     ) -> None:
         self.recipe = recipe
@@ -59,7 +66,8 @@ class Model:
         self._max_batch = max_batch
         self._workers = workers
         self._defaults = options_for(recipe)
-        self._pipeline = Pipeline(recipe, backend, max_batch=max_batch)
+        self._decode = decode
+        self._pipeline = Pipeline(recipe, backend, max_batch=max_batch, decode=decode)
         self._executor: concurrent.futures.ThreadPoolExecutor | None = None
         self._is_closed = False
         self._lock = threading.Lock()
@@ -167,6 +175,7 @@ class Model:
             notes=self._notes,
             max_batch=self._max_batch,
             workers=self._workers,
+            decode=self._decode,
             _shared=self._shared,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from visionrt import image_io
 from visionrt.backends.base import Backend, BindingBackend, DeviceBackend
-from visionrt.errors import InputDataError, ModelError
+from visionrt.errors import InputDataError, ModelError, UsageError
 from visionrt.gpu_images import DeviceImage, device_image, is_on_device
 from visionrt.heads import Frame, head_for
 from visionrt.image_io import ImageSource
@@ -26,6 +26,7 @@ from visionrt.results import ImageRef, Result
 if TYPE_CHECKING:
     from visionrt.gpu_pipeline import GpuPipeline, Pixels
 
+DECODES = ("auto", "scaled", "exact")
 _STAGES = ("decode", "preprocess", "inference", "postprocess")
 
 
@@ -36,16 +37,19 @@ class Pipeline:
         recipe: task, head, labels and preprocess spec.
         backend: the engine; not owned.
         max_batch: most images per run where the graph's batch is not fixed.
+        decode: ``auto``, ``scaled`` or ``exact``; see :class:`visionrt.model.Model`.
 
     Attributes:
         batch: most images that :meth:`run` takes.
 
     Raises:
         ModelError: the graph's input does not fit the preprocess spec.
-        UsageError: the recipe's head options do not fit the graph's outputs.
+        UsageError: the recipe's head options do not fit the graph's outputs, or another ``decode``.
     """
 
-    def __init__(self, recipe: Recipe, backend: Backend, *, max_batch: int) -> None:
+    def __init__(
+        self, recipe: Recipe, backend: Backend, *, max_batch: int, decode: str = "auto"
+    ) -> None:
         self._backend = backend
         self._input = image_input(recipe, backend.inputs)
         fixed = self._input.shape[0]
@@ -53,6 +57,7 @@ class Pipeline:
         self._is_fixed = isinstance(fixed, int)
         self.batch = fixed if isinstance(fixed, int) else limit
         self._preprocess = Preprocessor(recipe.preprocess)
+        self._divisor_for = _divisor_for(decode, self._preprocess)
         self._head = head_for(recipe, backend.outputs)
         spec = recipe.preprocess
         self._lanes = LanePool(spec.tensor_shape(self.batch), spec.dtype)
@@ -80,11 +85,12 @@ class Pipeline:
             UsageError: closed.
         """
         times = [time.perf_counter()]
-        pixels = [self._pixels(image, color) for image in images]
+        read = [self._pixels(image, color) for image in images]
         times.append(time.perf_counter())
         lane = self._lanes.take()
         try:
-            frames = [Frame(p.shape[:2], self._preprocess.geometry(*p.shape[:2])) for p in pixels]
+            pixels = [image for image, _ in read]
+            frames = [Frame(hw, self._preprocess.geometry(*hw)) for _, hw in read]
             results: Sequence[Result] | None = None
             if self._gpu is not None:
                 size = self.batch if self._is_fixed else len(pixels)
@@ -120,12 +126,16 @@ class Pipeline:
             run = lane.runs[count] = self._backend.bind(name, tensor)
         return run()
 
-    def _pixels(self, image: ImageSource, color: str) -> Pixels:
+    def _pixels(self, image: ImageSource, color: str) -> tuple[Pixels, tuple[int, int]]:
+        """The image, which may be a JPEG decoded smaller, and the size it has in full."""
         if not is_on_device(image):
-            return image_io.decode(image, color)
+            # On a GPU resizing is cheap, and its kernels place an image by the size that comes.
+            divisor_for = self._divisor_for if self._gpu is None else _whole
+            return image_io.decode_for(image, color, divisor_for)
         if self._gpu is None:
             raise _not_here(f"a GPU array ({type(image).__name__})")
-        return device_image(image, self._gpu.reader)
+        found = device_image(image, self._gpu.reader)
+        return found, found.shape[:2]
 
     def notes(self) -> list[str]:
         """Lines for people about the path that frames take; none on the CPU."""
@@ -138,6 +148,21 @@ class Pipeline:
         self._lanes.close()
         if self._gpu is not None:
             self._gpu.close()
+
+
+def _divisor_for(decode: str, preprocess: Preprocessor) -> Callable[[int, int], int]:
+    if decode not in DECODES:
+        raise UsageError(
+            f"decode: {' | '.join(DECODES)}", got=repr(decode), fix="Give one of them."
+        )
+    is_scaled = decode == "scaled"
+    if decode == "auto":
+        is_scaled = preprocess.spec.interpolation == "pil"
+    return preprocess.jpeg_divisor if is_scaled else _whole
+
+
+def _whole(height: int, width: int) -> int:
+    return 1
 
 
 def _on_host(image: Pixels) -> NDArray[np.uint8]:

@@ -20,6 +20,7 @@ from visionrt.spec import PreprocessSpec
 __all__ = ["Geometry", "Preprocessor", "boxes_to_image", "points_to_image"]
 
 _SOURCE_COLORS = ("bgr", "rgb")
+_JPEG_DIVISORS = (8, 4, 2)  # libjpeg-turbo has other scales too, which take longer than these
 
 
 class Preprocessor:
@@ -58,6 +59,23 @@ class Preprocessor:
             return self.plan.geometry(height, width)
         except ValueError as error:
             raise _translated(error, "Give the sides of a decoded image.") from error
+
+    def jpeg_divisor(self, height: int, width: int) -> int:
+        """What the sides of a JPEG may be divided by while it is decoded: 1, 2, 4 or 8.
+
+        The largest of them that still gives an image no smaller than the resized one, and one that
+        lands on the same pixels of the tensor. What is decoded smaller is averaged over blocks of
+        8 x 8 in the frequency domain, so pixels differ from those of a whole decode.
+        """
+        whole = self.geometry(height, width)
+        for divisor in _JPEG_DIVISORS:
+            small_h, small_w = -(-height // divisor), -(-width // divisor)
+            if small_h < whole.resized_h or small_w < whole.resized_w:
+                continue
+            small = self.geometry(small_h, small_w)
+            if _placement(small) == _placement(whole):
+                return divisor
+        return 1
 
     def __call__(
         self,
@@ -143,6 +161,10 @@ def boxes_to_image(
     for corner in (slice(0, 2), slice(2, 4)):
         points_to_image(geometry, xyxy[..., corner], out=out[..., corner])
     return out
+
+
+def _placement(geometry: Geometry) -> tuple[int, int, int, int]:
+    return geometry.resized_h, geometry.resized_w, geometry.offset_y, geometry.offset_x
 
 
 def _with_contiguous_pixels(image: object, index: int) -> NDArray[np.uint8]:

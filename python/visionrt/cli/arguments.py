@@ -7,6 +7,7 @@ from pathlib import Path
 
 import visionrt
 from visionrt.model import Model
+from visionrt.pipeline import DECODES
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, *, flag: bool) -> None:
@@ -23,6 +24,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, flag: bool) -> None
         action="store_false",
         help="do not build a plan for this GPU where the file has none",
     )
+    parser.add_argument(
+        "--decode",
+        choices=DECODES,
+        default="auto",
+        help="JPEGs at a smaller scale where the tensor is (auto: if the resize averages), or exact",
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="engine threads on the CPU")
 
 
@@ -34,6 +41,7 @@ def load_model(args: argparse.Namespace, path: Path | None = None) -> Model:
         backend=args.backend,
         threads=args.threads,
         rebuild=args.rebuild,
+        decode=args.decode,
     )
 
 
