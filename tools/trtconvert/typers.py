@@ -43,7 +43,9 @@ from visionrt.recipe import Recipe
 
 Reasons = Mapping[str, str]
 _CORRECTIONS = 3
-_RANKING_IMAGES = 4
+# Mean errors per channel settle within a few images: each has thousands of values.
+_ERROR_IMAGES = 16
+_RANKING_IMAGES = 2
 _NOISE_IMAGES = 8
 
 
@@ -188,7 +190,8 @@ class Int8Typer:
         if self._dead:
             placement = place_int8(view, dead=self._dead)
         if reader is not None and placement.nodes:
-            self._errors = measure_layer_errors(view, placement, self.thresholds, reader, progress)
+            some = reader.some(_ERROR_IMAGES)
+            self._errors = measure_layer_errors(view, placement, self.thresholds, some, progress)
         correct = self._errors if options.bias_correction else {}
         self._bias_errors: dict[int, NDArray[np.float32]] = {
             index: error.channel_mean for index, error in correct.items()

@@ -1,8 +1,8 @@
 """Evens out channels where it pays: measured at the raw answers, on images kept apart.
 
-Three short passes decide: the largest value of each channel (all images), and for the graph with
-and without factors, ranges on some images and the noise of int8 on some others. Ranges that are
-tight around each channel may clip what other images hold; the images kept apart show that.
+Three short passes decide, on a few images each: the largest value of each channel, and for the
+graph with and without factors, ranges on some images and the noise of int8 on some others. Ranges
+that are tight around each channel may clip what other images hold; the images kept apart show that.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def equalized(
     groups = find_groups(view)
     if not groups:
         return view, {}
-    peaks = _channel_peaks(view, groups, images, progress)
+    peaks = _channel_peaks(view, groups, images.some(_RANGING), progress)
     factors = {group.tensors[0]: channel_factors(view, group, peaks) for group in groups}
     candidate = with_factors(view, factors)
     files, apart_files = split_for_tuning(images.files)
