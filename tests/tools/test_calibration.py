@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from PIL import Image
 
-from trtconvert.calibration.collect import collect, split_by_bytes
+from trtconvert.calibration.collect import collect, sampling_step
 from trtconvert.calibration.histogram import BINS, Histogram
 from trtconvert.calibration.layer_errors import measure_layer_errors
 from trtconvert.calibration.options import CalibrationOptions
@@ -260,13 +260,48 @@ def test_collected_histograms_equal_a_run_by_hand(folder):
     assert calls[-1] == ("Calibrating", 6, 6)
 
 
-def test_passes_are_split_by_bytes_and_give_the_same(folder):
-    assert split_by_bytes({"a": 5, "b": 5, "c": 3, "d": 20}, 10) == [["a", "b"], ["c"], ["d"]]
+def test_a_sample_keeps_the_peak_and_meets_every_column(folder):
     view, reader = small_view(), ImageReader(folder, SPEC)
-    one = collect(view, ["x", "r", "f"], reader, silent)
-    many = collect(view, ["x", "r", "f"], reader, silent, most_bytes=1)
-    for name, histogram in one.items():
-        np.testing.assert_array_equal(histogram.counts, many[name].counts)
+    whole = collect(view, ["x", "r"], reader, silent)
+    some = collect(view, ["x", "r"], reader, silent, most_values=20)
+    for name, histogram in some.items():
+        assert histogram.peak == whole[name].peak
+        assert histogram.limit == whole[name].limit
+        assert 0 < histogram.counts.sum() + histogram.zeros <= 20 * len(reader)
+    for shape, most in (((1, 8, 16, 16), 100), ((1, 3, 7, 15), 9), ((5, 1), 2), ((), 1)):
+        step = sampling_step(shape, most)
+        visited = np.arange(0, int(np.prod(shape)), step)
+        assert len(visited) <= most
+        width = shape[-1] if shape else 1
+        if len(visited) >= width:
+            assert set(visited % width) == set(range(width))
+
+
+def test_a_sample_counts_what_lies_at_its_steps(folder):
+    view, reader = small_view(), ImageReader(folder, SPEC)
+    got = collect(view, ["x"], reader, silent, most_values=20)["x"]
+    expected = Histogram()
+    for tensor in reader:
+        step = sampling_step(tensor.shape, 20)
+        expected.update(tensor.ravel()[::step], float(np.abs(tensor).max()))
+    np.testing.assert_array_equal(got.counts, expected.counts)
+    assert got.zeros == expected.zeros
+
+
+@pytest.mark.parametrize("peak", [np.nan, np.inf])
+def test_a_peak_that_is_not_finite_is_refused_though_the_sample_is(peak):
+    with pytest.raises(ModelError, match="NaN or infinity"):
+        Histogram().update(np.ones(3, np.float32), peak)
+
+
+def test_some_images_are_taken_at_even_steps_and_share_what_was_skipped(folder):
+    reader = ImageReader(folder, SPEC)
+    some = reader.some(3)
+    assert some.files == reader.files[::2]
+    assert reader.some(99).files == reader.files
+    reader.skipped[reader.files[0]] = "broken"
+    assert reader.files[0] not in reader.some(5).files
+    assert len(some) == 2
 
 
 def test_ranges_do_not_depend_on_the_order_of_images(folder):

@@ -21,7 +21,7 @@ from onnx import ModelProto
 from trtconvert.calibration.collect import collect
 from trtconvert.calibration.equalizing import Factors, equalized, with_factors
 from trtconvert.calibration.layer_errors import LayerError, measure_layer_errors
-from trtconvert.calibration.noise_budget import over_budget
+from trtconvert.calibration.noise_budget import least_snr_db, over_budget
 from trtconvert.calibration.options import CalibrationOptions, CalibrationReport
 from trtconvert.calibration.peaks import measure_peaks
 from trtconvert.calibration.ranges import threshold
@@ -36,14 +36,16 @@ from trtconvert.passes.quantize import insert_qdq, raise_opset
 from trtconvert.passes.uint8 import with_uint8_activations
 from trtconvert.progress import Progress
 from trtconvert.search.cost import added_cost, flops_by_precision
-from trtconvert.search.noise import answer_noise, int8_noise
+from trtconvert.search.noise import AnswerNoise, int8_noise
 from trtconvert.typed import TypedGraph
 from visionrt.errors import ModelError, UsageError
 from visionrt.recipe import Recipe
 
 Reasons = Mapping[str, str]
 _CORRECTIONS = 3
-_RANKING_IMAGES = 4
+# Mean errors per channel settle within a few images: each has thousands of values.
+_ERROR_IMAGES = 16
+_RANKING_IMAGES = 2
 _NOISE_IMAGES = 8
 
 
@@ -139,6 +141,11 @@ class Int8Typer:
         self._warnings: list[str] = []
         self.report: CalibrationReport | None = None
         self._factors: Factors = {}
+        self._least_db = (
+            least_snr_db(recipe.task)
+            if options.least_total_snr_db is None
+            else options.least_total_snr_db
+        )
         if not place_int8(self.view).nodes:
             raise ModelError(
                 "a Conv, Gemm or MatMul with constant weights, for int8",
@@ -188,7 +195,8 @@ class Int8Typer:
         if self._dead:
             placement = place_int8(view, dead=self._dead)
         if reader is not None and placement.nodes:
-            self._errors = measure_layer_errors(view, placement, self.thresholds, reader, progress)
+            some = reader.some(_ERROR_IMAGES)
+            self._errors = measure_layer_errors(view, placement, self.thresholds, some, progress)
         correct = self._errors if options.bias_correction else {}
         self._bias_errors: dict[int, NDArray[np.float32]] = {
             index: error.channel_mean for index, error in correct.items()
@@ -205,8 +213,11 @@ class Int8Typer:
     ) -> None:
         """Keep layers float until the raw answers have the signal to noise asked for."""
         self._noisy = _noisy_alone(self.view, self._errors, options.least_snr_db)
-        least_db = options.least_total_snr_db
-        missing_db = self._missing_db(reader, least_db)
+        if self._least_db == 0:
+            return
+        measure = AnswerNoise(self.view, islice(reader, _NOISE_IMAGES))
+        least_db = self._least_db
+        missing_db = self._missing_db(measure)
         if missing_db <= 0:
             return
         alone, placement = dict(self._noisy), self.placement()
@@ -216,23 +227,22 @@ class Int8Typer:
         added = {name: added_cost(self.view, nodes[name]) for name in noise}
         for _ in range(_CORRECTIONS):
             self._noisy = alone | {
-                name: f"int8 everywhere leaves less than {options.least_total_snr_db:g} dB at the "
+                name: f"int8 everywhere leaves less than {self._least_db:g} dB at the "
                 f"answers; this node alone leaves {-10 * math.log10(noise[name]):.1f} dB"
                 for name in over_budget(noise, added, least_db)
             }
-            missing_db = self._missing_db(reader, options.least_total_snr_db)
+            missing_db = self._missing_db(measure)
             if missing_db <= 0:
                 return
             # Noises that add up to more than their sum: ask for as much more as is missing.
             least_db += missing_db
 
-    def _missing_db(self, reader: ImageReader, least_db: float) -> float:
+    def _missing_db(self, measure: AnswerNoise) -> float:
         placement = self.placement()
-        if least_db == 0 or not placement.nodes:
+        if not placement.nodes:
             return 0.0
         quantized = insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
-        noise = answer_noise(self.view, quantized, islice(reader, _NOISE_IMAGES))
-        return least_db + 10 * math.log10(max(noise, 1e-30))
+        return self._least_db + 10 * math.log10(max(measure(quantized), 1e-30))
 
 
 def reader_for(view: GraphView, recipe: Recipe, options: CalibrationOptions) -> ImageReader:

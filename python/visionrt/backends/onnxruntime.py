@@ -35,6 +35,9 @@ class OnnxRuntimeBackend:
         threads: that one run may use; default: one per physical core.
         optimize: whether the graph may be rewritten. Without, the graph runs as it is written, as
             a measurement of its quantization needs.
+        as_written: compute each Q/DQ pair as it stands, where ONNX Runtime would make integer
+            kernels of them that round in places of their own. For a measurement of quantization
+            that is several times faster than without ``optimize``.
         in_order: run the nodes in the order of the graph, where ONNX Runtime's own order may hold
             every tensor that a later output reads until the end. For graphs whose many outputs
             stand beside what they are computed from.
@@ -54,6 +57,7 @@ class OnnxRuntimeBackend:
         *,
         threads: int | None = None,
         optimize: bool = True,
+        as_written: bool = False,
         in_order: bool = False,
     ) -> None:
         try:
@@ -67,6 +71,8 @@ class OnnxRuntimeBackend:
         settings.log_severity_level = 4  # what goes wrong is raised, and need not be printed too
         if not optimize:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if as_written:
+            settings.add_session_config_entry("session.disable_quant_qdq", "1")
         if in_order:
             settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         try:

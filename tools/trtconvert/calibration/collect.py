@@ -1,24 +1,28 @@
 """Runs the float32 graph on calibration images and keeps histograms of chosen tensors.
 
-The tensors are outputs of an ONNX Runtime session; after each image they are counted and
-dropped. Where all of them together would need more than ``MOST_BYTES``, they are measured in
-several passes over the images, each with a graph that ends at its last tensor.
+Of each tensor, two things leave the ONNX Runtime session: its largest magnitude, and at most
+``MOST_VALUES`` of its values at even steps. So one pass serves all tensors, and needs the memory
+of the model's own largest layers, whatever the number of tensors and images.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from trtconvert.calibration.histogram import Histogram
 from trtconvert.calibration.reader import ImageReader
-from trtconvert.graph_view import GraphView
+from trtconvert.graph_view import FreshNames, GraphView, replace_nodes
 from trtconvert.progress import Progress
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
-MOST_BYTES = 256 << 20
+# Per tensor and image. A range is settled by the values of all images together.
+MOST_VALUES = 1 << 15
 
 
 def collect(
@@ -27,60 +31,89 @@ def collect(
     images: ImageReader,
     progress: Progress,
     *,
-    most_bytes: int = MOST_BYTES,
+    most_values: int = MOST_VALUES,
 ) -> dict[str, Histogram]:
-    """Histograms of ``tensors`` over all images.
+    """Histograms of ``tensors`` over all images; their peaks are those of every value.
 
     Args:
-        view: of the float32 graph; it must have one input.
+        view: of the float32 graph (opset 18 or newer); it must have one input.
         tensors: names of float tensors of the graph.
-        images: read once per pass.
-        progress: called after each image of each pass.
-        most_bytes: of extra outputs that a pass may hold.
+        images: read once.
+        progress: called after each image.
+        most_values: of a tensor of one image that are counted.
 
     Raises:
         ModelError: a tensor is not finite on some image.
         InputDataError: no image can be read.
     """
     histograms = {name: Histogram(name) for name in tensors}
-    groups = split_by_bytes({name: tensor_bytes(view, name) for name in tensors}, most_bytes)
-    total, done = len(images) * len(groups), 0
-    for group in groups:
-        inner = [name for name in group if name not in view.inputs]
-        backend = _backend_for(view, inner) if inner else None
-        for tensor in images:
-            for name in set(group) - set(inner):
-                histograms[name].update(tensor)
-            if backend is not None:
-                results = backend.run({view.inputs[0]: tensor})
-                for name in inner:
-                    histograms[name].update(results.pop(name))
-            done += 1
-            progress("Calibrating", done, max(total, done))
+    model, outputs = _tapped(view, tensors, most_values)
+    backend = OnnxRuntimeBackend(model.SerializeToString(), in_order=True)
+    del model
+    for done, tensor in enumerate(images, 1):
+        results = backend.run({view.inputs[0]: tensor})
+        for name, (peak, values) in zip(tensors, outputs, strict=True):
+            histograms[name].update(results.pop(values), float(results.pop(peak)))
+        progress("Calibrating", done, max(len(images), done))
     return histograms
 
 
-def _backend_for(view: GraphView, names: Sequence[str]) -> OnnxRuntimeBackend:
-    return OnnxRuntimeBackend(with_outputs(view.model, names).SerializeToString())
+def sampling_step(shape: Sequence[int], most_values: int) -> int:
+    """The least step that leaves at most ``most_values`` and meets every column of a tensor.
+
+    A step that shares a divisor with the width would count some columns and never the others.
+    """
+    step = math.ceil(math.prod(shape) / most_values)
+    while step > 1 and math.gcd(step, shape[-1]) > 1:
+        step += 1
+    return max(step, 1)
 
 
-def split_by_bytes(sizes: Mapping[str, int], most_bytes: int) -> list[list[str]]:
-    """Runs of names, in order, each of at most ``most_bytes`` or of one name."""
-    groups: list[list[str]] = []
-    filled = 0
-    for name, size in sizes.items():
-        if not groups or filled + size > most_bytes:
-            groups.append([])
-            filled = 0
-        groups[-1].append(name)
-        filled += size
-    return groups
+def _tapped(
+    view: GraphView, tensors: Sequence[str], most_values: int
+) -> tuple[ModelProto, list[tuple[str, str]]]:
+    """The graph, and per tensor the outputs with its largest magnitude and with some values."""
+    out = with_outputs(view.model, tensors)
+    names = FreshNames(out)
+    constants: dict[tuple[int, ...], str] = {}
+    nodes: list[Any] = []
+    outputs: dict[str, tuple[str, str]] = {}
 
+    def constant(*value: int) -> str:
+        if value not in constants:
+            constants[value] = names("constant_of_sample")
+            array: NDArray[np.int64] = np.array(value, np.int64)
+            out.graph.initializer.append(numpy_helper.from_array(array, constants[value]))
+        return constants[value]
 
-def tensor_bytes(view: GraphView, name: str) -> int:
-    """Bytes of a float32 tensor, symbolic sizes taken as 1."""
-    shape = view.static_shape(name)
-    return 4 * math.prod(shape) if shape is not None else 0
+    def tap(name: str) -> None:
+        magnitude, peak = names(f"{name}_magnitude"), names(f"{name}_peak")
+        flat, sample = names(f"{name}_flat"), names(f"{name}_sample")
+        step = sampling_step(view.static_shape(name) or (), most_values)
+        ends = constant(0), constant(np.iinfo(np.int64).max), constant(0), constant(step)
+        nodes.extend(
+            (
+                helper.make_node("Abs", [name], [magnitude]),
+                helper.make_node("ReduceMax", [magnitude], [peak], keepdims=0),
+                helper.make_node("Reshape", [name, constant(-1)], [flat]),
+                helper.make_node("Slice", [flat, *ends], [sample]),
+            )
+        )
+        outputs[name] = peak, sample
+
+    wanted = set(tensors)
+    for name in wanted.intersection(view.inputs):
+        tap(name)
+    for node in list(out.graph.node):
+        nodes.append(node)
+        for name in node.output:
+            if name in wanted:
+                tap(name)
+    replace_nodes(out.graph, nodes)
+    del out.graph.output[:]
+    pairs = [outputs[name] for name in tensors]
+    out.graph.output.extend(float_output(name) for pair in pairs for name in pair)
+    return out, pairs
 
 
 def with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:

@@ -1,8 +1,8 @@
 """Evens out channels where it pays: measured at the raw answers, on images kept apart.
 
-Three short passes decide: the largest value of each channel (all images), and for the graph with
-and without factors, ranges on some images and the noise of int8 on some others. Ranges that are
-tight around each channel may clip what other images hold; the images kept apart show that.
+Three short passes decide, on a few images each: the largest value of each channel, and for the
+graph with and without factors, ranges on some images and the noise of int8 on some others. Ranges
+that are tight around each channel may clip what other images hold; the images kept apart show that.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from trtconvert.passes.equalize import ChannelGroup, channel_factors, equalize, 
 from trtconvert.passes.placement import place_int8
 from trtconvert.passes.quantize import insert_qdq
 from trtconvert.progress import Progress
-from trtconvert.search.noise import answer_noise
+from trtconvert.search.noise import AnswerNoise
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
-# Images of the two short passes; the noise of a whole graph settles soon.
-_RANGING, _APART = 16, 8
+# Images of the short passes; the largest of a channel takes longest to settle.
+_PEAKS, _RANGING, _APART = 16, 8, 6
 # What the factors must leave of the noise.
 _MOST_LEFT = 0.8
 
@@ -45,14 +45,16 @@ def equalized(
     groups = find_groups(view)
     if not groups:
         return view, {}
-    peaks = _channel_peaks(view, groups, images, progress)
+    peaks = _channel_peaks(view, groups, images.some(_PEAKS), progress)
     factors = {group.tensors[0]: channel_factors(view, group, peaks) for group in groups}
     candidate = with_factors(view, factors)
     files, apart_files = split_for_tuning(images.files)
     ranging = ImageReader(files[:_RANGING], images.spec, batch=images.batch)
     apart = ImageReader(apart_files[:_APART], images.spec, batch=images.batch)
-    plain = _noise(view, ranging, apart, options, progress)
-    evened = _noise(candidate, ranging, apart, options, progress)
+    noise = AnswerNoise(view, apart)
+    plain, evened = (
+        noise(_quantized(form, ranging, options, progress)) for form in (view, candidate)
+    )
     return (candidate, factors) if evened < _MOST_LEFT * plain else (view, {})
 
 
@@ -101,16 +103,11 @@ def _peak_graph(view: GraphView, tensors: list[str]) -> tuple[ModelProto, list[s
     return out, outputs
 
 
-def _noise(
-    view: GraphView,
-    ranging: ImageReader,
-    apart: ImageReader,
-    options: CalibrationOptions,
-    progress: Progress,
-) -> float:
-    """Noise over signal of the int8 graph's raw answers, on ``apart``."""
+def _quantized(
+    view: GraphView, ranging: ImageReader, options: CalibrationOptions, progress: Progress
+) -> ModelProto:
+    """The int8 graph, with ranges from a few images."""
     placement = place_int8(view)
     histograms = collect(view, placement.activations, ranging, progress)
     thresholds = {name: threshold(h, options) for name, h in histograms.items()}
-    quantized = insert_qdq(view, placement, thresholds)
-    return answer_noise(view, quantized, apart)
+    return insert_qdq(view, placement, thresholds)

@@ -45,17 +45,23 @@ class Histogram:
         """Width of a bin."""
         return self.limit / BINS
 
-    def update(self, values: NDArray[np.floating]) -> None:
+    def update(self, values: NDArray[np.floating], peak: float | None = None) -> None:
         """Count a batch.
 
+        Args:
+            values: float32 of any shape.
+            peak: largest magnitude of the batch that ``values`` are a sample of; None where they
+                are the whole batch.
+
         Raises:
-            ModelError: a value is NaN or infinite.
+            ModelError: a value, or ``peak``, is NaN or infinite.
         """
         magnitude = np.abs(values, dtype=np.float32).ravel()
         if not magnitude.size:
             return
-        peak = float(magnitude.max())
-        if not math.isfinite(peak):
+        largest = float(magnitude.max())
+        peak = largest if peak is None else peak
+        if not (math.isfinite(peak) and math.isfinite(largest)):
             raise ModelError(
                 f"finite values in {self.name}",
                 got="NaN or infinity on a calibration image",

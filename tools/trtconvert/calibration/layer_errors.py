@@ -24,7 +24,7 @@ from trtconvert.calibration.collect import float_output
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.graph_view import FreshNames, GraphView, replace_nodes
 from trtconvert.passes.placement import Placement, QuantizedNode
-from trtconvert.passes.quantize_weights import dequantized_weight, scale_for
+from trtconvert.passes.quantize_weights import rounded_constant, scale_for
 from trtconvert.progress import Progress
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
@@ -117,12 +117,12 @@ class _DifferenceGraph:
 
     def _add_layer(self, source: NodeProto, quantized: QuantizedNode, threshold: float) -> None:
         """Add outputs: per channel, means of the error, its square, and the output's square."""
-        weight = self.view.array(quantized.weight).astype(np.float32)
+        weight = rounded_constant(self.view, quantized.weight, quantized.axis)
         copy = NodeProto()
         copy.CopyFrom(source)
         copy.name = self._names(f"{source.name}_quantized")
         copy.input[0] = self._rounded_activation(quantized.activation, threshold)
-        copy.input[1] = self._constant(dequantized_weight(weight, quantized.axis))
+        copy.input[1] = self._constant(weight)
         copy.output[0] = self._names(f"{source.output[0]}_quantized")
         self._nodes.append(copy)
         error = self._add("Sub", [copy.output[0], source.output[0]])

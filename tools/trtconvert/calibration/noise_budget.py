@@ -10,6 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+# A class is one decision per image, and wins by a margin. Of thousands of anchors or pixels, some
+# always are near the threshold that decides.
+_DENSE_TASKS = frozenset({"detect", "instances", "obb", "segment"})
+_DENSE_SNR_DB, _SNR_DB = 31.0, 26.0
+
+
+def least_snr_db(task: str) -> float:
+    """Signal to noise of the raw answers that a task asks for, in decibels."""
+    return _DENSE_SNR_DB if task in _DENSE_TASKS else _SNR_DB
+
 
 def over_budget(
     noise: Mapping[str, float], added_cost: Mapping[str, float], least_db: float

@@ -29,7 +29,7 @@ class CalibrationOptions:
             stays float; 0 sets no limit. At 20 dB the noise has a tenth of the signal's amplitude.
         least_total_snr_db: signal to noise of the raw answers; layers stay float, the most noise
             per cost first, until it is reached. At 26 dB the noise has 5 % of the signal's
-            amplitude; 0 sets no limit.
+            amplitude; 0 sets no limit, None takes the task's (``noise_budget.py``).
         equalization: even out the channels of tensors that share a scale, where it pays.
     """
 
@@ -41,7 +41,7 @@ class CalibrationOptions:
     ranges: Path | None = None
     bias_correction: bool = True
     least_snr_db: float = 20.0
-    least_total_snr_db: float = 26.0
+    least_total_snr_db: float | None = None
     equalization: bool = True
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class CalibrationOptions:
                 "a percentile above 50, up to 100", got=str(self.percentile), fix="Try 99.99."
             )
         for limit_db in (self.least_snr_db, self.least_total_snr_db):
-            if not (math.isfinite(limit_db) and limit_db >= 0):
+            if limit_db is not None and not (math.isfinite(limit_db) and limit_db >= 0):
                 raise UsageError(
                     "a signal-to-noise ratio of at least 0 dB",
                     got=str(limit_db),

@@ -88,7 +88,14 @@ class ImageReader:
 
     def __len__(self) -> int:
         """Images that can be read, as far as is known."""
-        return len(self.files) - len(self.skipped)
+        return sum(path not in self.skipped for path in self.files)
+
+    def some(self, count: int) -> ImageReader:
+        """A reader of at most ``count`` of the images, at even steps; ``skipped`` is shared."""
+        files = [path for path in self.files if path not in self.skipped] or self.files
+        out = ImageReader(files, self.spec, count=min(count, len(files)), batch=self.batch)
+        out.skipped = self.skipped
+        return out
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         pending: list[NDArray[Any]] = []
@@ -106,7 +113,7 @@ class ImageReader:
         if pending:
             pending += [pending[-1]] * (self.batch - len(pending))
             yield self._preprocessor(pending)
-        if len(self.skipped) == len(self.files):
+        if not len(self):
             first = self.files[0]
             raise InputDataError(
                 "an image that can be read",

@@ -32,7 +32,7 @@ from trtconvert.graph_view import (
 )
 from trtconvert.passes.dims import infer_shapes
 from trtconvert.passes.placement import Placement, QuantizedNode
-from trtconvert.passes.quantize_weights import quantized_weight, scale_for
+from trtconvert.passes.quantize_weights import int8_constant, scale_for
 from visionrt.errors import ModelError
 
 QDQ_OPSET = 19
@@ -142,7 +142,7 @@ class _Writer:
     def _weight(self, name: str, axis: int) -> str:
         key = (name, axis)
         if key not in self.weights:
-            integers, scales = quantized_weight(self.view.array(name).astype(np.float32), axis)
+            integers, scales = int8_constant(self.view, name, axis)
             inputs = [
                 self._constant(f"{name}_int8", integers),
                 self._constant(f"{name}_scale", scales),

@@ -8,14 +8,21 @@ zero on a GPU.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 from numpy.typing import NDArray
+
+from trtconvert.graph_view import GraphView
 
 QMAX = 127
 SCALE_MIN = float(np.finfo(np.float16).smallest_normal)
 _SCALE_MAX = float(np.finfo(np.float16).max)
 # Shares of a channel's largest weight that are tried as its clipping point.
 _CLIP_GRID = (1.0, 0.995, 0.99, 0.98, 0.97, 0.96, 0.94, 0.92, 0.88, 0.8, 0.7)
+_Int8 = tuple[NDArray[np.int8], NDArray[np.float32]]
+# One build types the same weights several times, and choosing their scales takes a while.
+_MADE: WeakKeyDictionary[GraphView, dict[tuple[str, int], _Int8]] = WeakKeyDictionary()
 
 
 def scale_for(threshold: NDArray[np.floating] | float) -> NDArray[np.float32]:
@@ -44,8 +51,22 @@ def quantized_weight(
 
 def dequantized_weight(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     """``weight`` after int8: what its DequantizeLinear gives."""
-    integers, scales = quantized_weight(weight, axis)
-    return (integers * _along(scales, axis, weight.ndim)).astype(np.float32)
+    return _dequantized(*quantized_weight(weight, axis), axis)
+
+
+def int8_constant(
+    view: GraphView, name: str, axis: int
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """:func:`quantized_weight` of a constant of a graph; made once, and kept as long as ``view``."""
+    made = _MADE.setdefault(view, {})
+    if (name, axis) not in made:
+        made[name, axis] = quantized_weight(view.array(name).astype(np.float32), axis)
+    return made[name, axis]
+
+
+def rounded_constant(view: GraphView, name: str, axis: int) -> NDArray[np.float32]:
+    """:func:`dequantized_weight` of a constant of a graph."""
+    return _dequantized(*int8_constant(view, name, axis), axis)
 
 
 def weight_scales(
@@ -73,6 +94,12 @@ def weight_scales(
         best = np.where(error < least, scale, best)
         least = np.minimum(error, least)
     return best[:, 0]
+
+
+def _dequantized(
+    integers: NDArray[np.int8], scales: NDArray[np.float32], axis: int
+) -> NDArray[np.float32]:
+    return (integers * _along(scales, axis, integers.ndim)).astype(np.float32)
 
 
 def _along(scales: NDArray[np.float32], axis: int, rank: int) -> NDArray[np.float32]:

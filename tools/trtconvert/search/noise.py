@@ -1,9 +1,9 @@
 """Ranks nodes by the noise that each alone brings to the model's raw answers.
 
-int8: a graph in which every int8 node is a choice between its two forms, made by an input of the
-session. One session then serves all: per image one float run, and one run per node with that node
-in int8. The noise is measured where the last convolutions and products write: behind a Softmax or
-an argmax every small error reads 0.
+int8: graphs in which int8 nodes are a choice between two forms, made by an input of the session
+(:mod:`trtconvert.search.choices`). Per image one float run, and per node a run of what comes behind
+it, with that node in int8. The noise is measured where the last convolutions and products write:
+behind a Softmax or an argmax every small error reads 0.
 
 float16: the rounding of each node's results and constants by itself, relative to their power, and
 infinite where one leaves float16's range. One session, one pass.
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
 
 from trtconvert.calibration.collect import float_output, with_outputs
 from trtconvert.graph_view import (
@@ -27,12 +27,10 @@ from trtconvert.graph_view import (
     replace_nodes,
 )
 from trtconvert.passes.fp16_rules import FLOAT, FLOAT16, FP16_MAX
-from trtconvert.passes.placement import INT8_OPS, Placement, QuantizedNode
-from trtconvert.passes.quantize_weights import dequantized_weight, scale_for
+from trtconvert.passes.placement import INT8_OPS, Placement
 from trtconvert.progress import Progress
+from trtconvert.search.choices import CHOICES, ChoiceGraph, choice_graphs
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
-
-_CHOICES = "which_nodes_are_int8"
 
 
 def int8_noise(
@@ -52,42 +50,66 @@ def int8_noise(
         progress: called after each node of each image.
     """
     answers = raw_answers(view)
-    backend = OnnxRuntimeBackend(
-        _choice_graph(view, placement, thresholds, answers).SerializeToString()
-    )
-    count = len(placement.nodes)
-    names = [node_name(view.model.graph.node[q.index]) for q in placement.nodes]
-    noise = np.zeros(count)
+    parts = choice_graphs(view, placement, thresholds, answers)
     tensors = list(images)
-    for done, tensor in enumerate(tensors):
-        clean = _run(backend, view.inputs[0], tensor, np.zeros(count, np.bool_))
-        for index in range(count):
-            choice = np.zeros(count, np.bool_)
+    clean = _float_runs(view, answers, parts, tensors)
+    noise: dict[str, float] = {}
+    for part in parts:
+        backend = OnnxRuntimeBackend(part.model().SerializeToString(), as_written=True)
+        for index, name in enumerate(part.nodes):
+            choice = np.zeros(len(part.nodes), np.bool_)
             choice[index] = True
-            noisy = _run(backend, view.inputs[0], tensor, choice)
-            noise[index] += sum(map(_relative_noise, clean, noisy)) / len(answers)
-            progress("Ranking nodes", done * count + index + 1, count * len(tensors))
-    return dict(zip(names, (noise / max(len(tensors), 1)).tolist(), strict=True))
+            total = 0.0
+            for values in clean:
+                feed = {tensor: values[tensor] for tensor in part.inputs}
+                found = backend.run({**feed, CHOICES: choice})
+                total += sum(_relative_noise(values[a], found[a]) for a in found) / len(answers)
+                progress("Ranking nodes", len(noise) + 1, len(placement.nodes))
+            noise[name] = total / max(len(tensors), 1)
+        backend.close()
+    return noise
 
 
-def answer_noise(view: GraphView, quantized: ModelProto, images: Iterable[NDArray[Any]]) -> float:
-    """Noise over signal at the raw answers of a whole int8 graph, the mean over images and answers.
+class AnswerNoise:
+    """Noise over signal at the raw answers of int8 graphs, the mean over images and answers.
 
     Args:
-        view: of the float32 graph.
-        quantized: its Q/DQ form, with the same tensor names.
-        images: input tensors.
+        view: of the float32 graph, which is run once.
+        images: a few input tensors; they and the answers are kept.
     """
-    answers = raw_answers(view)
-    exact = OnnxRuntimeBackend(with_outputs(view.model, answers).SerializeToString())
-    noisy = OnnxRuntimeBackend(with_outputs(quantized, answers).SerializeToString(), optimize=False)
-    total, count = 0.0, 0
-    for tensor in images:
-        feed = {view.inputs[0]: tensor}
-        pairs = zip(exact.run(feed).values(), noisy.run(feed).values(), strict=True)
-        total += sum(_relative_noise(a, b) for a, b in pairs) / len(answers)
-        count += 1
-    return total / max(count, 1)
+
+    def __init__(self, view: GraphView, images: Iterable[NDArray[Any]]) -> None:
+        self._input = view.inputs[0]
+        self._answers = raw_answers(view)
+        self._tensors = list(images)
+        self._clean = _float_runs(view, self._answers, (), self._tensors)
+
+    def __call__(self, quantized: ModelProto) -> float:
+        """Of a Q/DQ form of the graph, with the same tensor names."""
+        model = with_outputs(quantized, self._answers)
+        backend = OnnxRuntimeBackend(model.SerializeToString(), as_written=True)
+        total = 0.0
+        for tensor, clean in zip(self._tensors, self._clean, strict=True):
+            noisy = backend.run({self._input: tensor})
+            total += sum(_relative_noise(clean[a], noisy[a]) for a in self._answers)
+        return total / len(self._answers) / max(len(self._tensors), 1)
+
+
+def _float_runs(
+    view: GraphView,
+    answers: Sequence[str],
+    parts: Sequence[ChoiceGraph],
+    tensors: Sequence[NDArray[Any]],
+) -> list[dict[str, NDArray[Any]]]:
+    """Per image the answers, and what the parts read, by tensor name."""
+    read = dict.fromkeys([*answers, *(name for part in parts for name in part.inputs)])
+    inner = [name for name in read if name not in view.inputs]
+    model = with_outputs(view.model, inner)
+    for value in model.graph.output:
+        value.type.tensor_type.elem_type = view.elem_type[value.name]
+    backend = OnnxRuntimeBackend(model.SerializeToString())
+    given = view.inputs[0]
+    return [{given: tensor, **backend.run({given: tensor})} for tensor in tensors]
 
 
 def raw_answers(view: GraphView) -> list[str]:
@@ -131,12 +153,6 @@ def fp16_noise(
     return noise
 
 
-def _run(
-    backend: OnnxRuntimeBackend, name: str, tensor: NDArray[Any], choice: NDArray[np.bool_]
-) -> list[NDArray[Any]]:
-    return list(backend.run({name: tensor, _CHOICES: choice}).values())
-
-
 def _relative_noise(clean: NDArray[Any], noisy: NDArray[Any]) -> float:
     difference = noisy.astype(np.float64) - clean
     return _share(np.square(difference).sum(), np.square(clean, dtype=np.float64).sum())
@@ -147,93 +163,6 @@ def _share(noise: Any, signal: Any) -> float:
     if not np.isfinite(value):
         return float("inf")
     return value / power if power > 0 else float(value > 0)
-
-
-def _choice_graph(
-    view: GraphView,
-    placement: Placement,
-    thresholds: Mapping[str, float],
-    answers: Sequence[str],
-) -> ModelProto:
-    out = ModelProto()
-    out.CopyFrom(view.model)
-    names = FreshNames(out)
-    layers = {quantized.index: (i, quantized) for i, quantized in enumerate(placement.nodes)}
-    nodes: list[NodeProto] = []
-    for index, node in enumerate(view.model.graph.node):
-        if index not in layers:
-            nodes.append(node)
-            continue
-        position, quantized = layers[index]
-        which, choice = names("position"), names("is_int8")
-        out.graph.initializer.append(numpy_helper.from_array(np.array(position, np.int64), which))
-        nodes.append(helper.make_node("Gather", [_CHOICES, which], [choice], axis=0))
-        threshold = thresholds[quantized.activation]
-        nodes.append(_choice(view, node, quantized, threshold, choice, names))
-    replace_nodes(out.graph, nodes)
-    _drop_unread_weights(out, nodes)
-    out.graph.input.append(
-        helper.make_tensor_value_info(_CHOICES, TensorProto.BOOL, [len(placement.nodes)])
-    )
-    del out.graph.output[:]
-    out.graph.output.extend(float_output(name) for name in answers)
-    return out
-
-
-def _drop_unread_weights(out: ModelProto, nodes: Sequence[NodeProto]) -> None:
-    """Remove constants that neither a node nor a branch of one reads."""
-    branches = [a.g for node in nodes for a in node.attribute if a.HasField("g")]
-    inner = [node for branch in branches for node in branch.node]
-    used = {name for node in (*nodes, *inner) for name in node.input}
-    kept = [t for t in out.graph.initializer if t.name in used]
-    del out.graph.initializer[:]
-    out.graph.initializer.extend(kept)
-
-
-def _choice(
-    view: GraphView,
-    node: NodeProto,
-    quantized: QuantizedNode,
-    threshold: float,
-    choice: str,
-    names: FreshNames,
-) -> NodeProto:
-    """An If in the place of ``node``: its int8 form, or itself."""
-    weight = dequantized_weight(view.array(quantized.weight).astype(np.float32), quantized.axis)
-    values: dict[str, NDArray[Any]] = {
-        "scale": scale_for(threshold),
-        "zero": np.array(0, np.int8),
-        "weight": weight,
-    }
-    constants = {key: names(f"{key}_of_choice") for key in values}
-    integer, rounded = names("integer"), names("rounded")
-    pair = [constants["scale"], constants["zero"]]
-    branches = []
-    for label in ("int8", "float"):
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copy.output[0] = names(f"{node.output[0]}_{label}")
-        steps = [copy]
-        if label == "int8":
-            copy.input[0], copy.input[1] = rounded, constants["weight"]
-            steps = [
-                helper.make_node("QuantizeLinear", [quantized.activation, *pair], [integer]),
-                helper.make_node("DequantizeLinear", [integer, *pair], [rounded]),
-                copy,
-            ]
-            held = [numpy_helper.from_array(v, constants[key]) for key, v in values.items()]
-        else:
-            # ONNX Runtime lays out anew, which makes them several times faster, only those
-            # convolutions whose weights are in the same graph.
-            weight_name = names("float_weight_of_choice")
-            held = [TensorProto()]
-            held[0].CopyFrom(view.initializers[quantized.weight])
-            held[0].name = copy.input[1] = weight_name
-        body = helper.make_graph(steps, label, [], [float_output(copy.output[0])], held)
-        branches.append(body)
-    return helper.make_node(
-        "If", [choice], [node.output[0]], then_branch=branches[0], else_branch=branches[1]
-    )
 
 
 def _rounding_graph(view: GraphView, tensors: Sequence[str]) -> ModelProto:
