@@ -177,8 +177,8 @@ def no_room_for_context() -> None:
 
 _WORDS = "too many resources requested for launch"
 _CODE = f"CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES ({_WORDS})"
-# Call -> what cannot be done (a pattern), what came, and in which frames of three the call is made: queued
-# piece by piece, recorded, replayed.
+# Call -> what cannot be done (a pattern), what came, and in which frames of three the call is made:
+# queued piece by piece, recorded, replayed.
 FAILING = {
     "cuLaunchKernel": ("preprocess images", f"preprocess_cv2: {_CODE}", "queued"),
     "cuMemsetD8Async": ("decode boxes", f"cuMemsetD8Async: {_CODE}", "queued"),
