@@ -105,12 +105,21 @@ class Device:
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context current in this thread for the block. Nests; any thread may enter."""
+        """Make the context current in this thread for the block. Nests; any thread may enter.
+
+        Raises:
+            MissingDependencyError: the GPU failed, now or in work that was queued before.
+        """
         with cuda_errors("make the context current"):
             self._context.push()
         try:
             yield
-        finally:
+        except BaseException:
+            # What failed in the block says more than what a pop after it says of the same failure.
+            with contextlib.suppress(self._cuda.Error):
+                self._cuda.Context.pop()
+            raise
+        with cuda_errors("leave the context"):
             self._cuda.Context.pop()
 
     def free_memory_bytes(self) -> int:

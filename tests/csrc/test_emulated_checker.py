@@ -103,6 +103,12 @@ def test_the_table_names_every_seeded_bug() -> None:
     assert len(names) >= 12
 
 
+def test_the_readme_lists_every_seeded_bug() -> None:
+    text = SOURCE.with_name("README.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([a-z ]+) \| \S", text, re.MULTILINE)
+    assert dict(rows) == KIND
+
+
 @pytest.mark.parametrize("name", KIND)
 def test_a_seeded_bug_is_found_in_any_order(emulator: Emulator, name: str) -> None:
     for seed in range(20):

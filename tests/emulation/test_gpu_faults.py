@@ -7,16 +7,24 @@ fake_gpu.py.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import re
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import device_engines
 import fake_cuda
 import pytest
 from fake_gpu import FakeGpu
-from gpu_models import BOXES, assert_same, both, error_of, random_images, yolo_model
+from gpu_models import BOXES, PLAN, assert_same, both, error_of, random_images, yolo_model
+from real_models import write_engine
+from test_tensorrt_backend import rtx_plan
+
+import visionrt
+from visionrt.errors import VisionrtError
 
 
 def test_a_lost_context_is_one_clear_error(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
@@ -98,8 +106,13 @@ def out_of_memory() -> None:
                 missed = fake_cuda.pending_faults()
                 assert bool(missed) == (error is None)
                 if error is not None:
-                    assert "out of memory" in error.got
-                    assert "Close other programs on the GPU" in error.fix
+                    kind = "GPU" if call == "cuMemAlloc" else "pinned"
+                    assert re.fullmatch(
+                        rf"expected enough memory to allocate \d+ bytes of {kind} memory, "
+                        rf"got {call} failed: out of memory\. "
+                        r"Close other programs on the GPU, or use a smaller batch or image\.",
+                        str(error),
+                    ), error
                 fake_cuda.clear()
                 assert_same(gpu(image), wanted)  # the next frame works
                 assert_same(gpu(image), wanted)
@@ -141,8 +154,6 @@ def test_no_room_for_another_context(fake_gpu: FakeGpu, emulated_kernels: Path) 
 
 
 def no_room_for_context() -> None:
-    import device_engines
-
     images = random_images(2)
     session = device_engines.Session(yolo_model())
     with (
@@ -164,7 +175,35 @@ def no_room_for_context() -> None:
             assert_same(got, expected)
 
 
-@pytest.mark.parametrize("call", ["cuLaunchKernel", "cuGraphLaunch", "cuMemcpyHtoDAsync"])
+_WORDS = "too many resources requested for launch"
+_CODE = f"CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES ({_WORDS})"
+# Call -> what cannot be done (a pattern), what came, and in which frames of three the call is made:
+# queued piece by piece, recorded, replayed.
+FAILING = {
+    "cuLaunchKernel": ("preprocess images", f"preprocess_cv2: {_CODE}", "queued"),
+    "cuMemsetD8Async": ("decode boxes", f"cuMemsetD8Async: {_CODE}", "queued"),
+    "cuMemcpyHtoDAsync": ("copy to the GPU", f"cuMemcpyHtoDAsync failed: {_WORDS}", "queued"),
+    "cuMemcpyDtoHAsync": ("copy from the GPU", f"cuMemcpyDtoHAsync failed: {_WORDS}", "queued"),
+    "cuGraphLaunch": ("launch a CUDA graph", f"cuGraphLaunch: {_CODE}", "graph"),
+    "cuStreamSynchronize": (
+        "finish the work on the GPU",
+        f"cuStreamSynchronize failed: {_WORDS}",
+        "always",
+    ),
+    "cuCtxPushCurrent": (
+        "make the context current",
+        f"cuCtxPushCurrent failed: {_WORDS}",
+        "always",
+    ),
+    "cuCtxPopCurrent": (
+        "make the context current|leave the context",
+        f"cuCtxPopCurrent failed: {_WORDS}",
+        "always",
+    ),
+}
+
+
+@pytest.mark.parametrize("call", FAILING)
 def test_a_failing_call_costs_one_frame(
     fake_gpu: FakeGpu, emulated_kernels: Path, call: str
 ) -> None:
@@ -173,18 +212,60 @@ def test_a_failing_call_costs_one_frame(
 
 def failing_call(call: str) -> None:
     image = random_images(1)[0]
+    doing, got, when = FAILING[call]
+    # A refused launch in a recording is a refused recording, and the frame is queued plainly.
+    failing_frames = {"queued": (0,), "graph": (1, 2), "always": (0, 1, 2)}[when]
     with both(yolo_model(), BOXES) as (gpu, cpu):
-        for warm in range(3):
+        wanted = cpu(image)
+        for frame in range(3):
             fake_cuda.fail(call, 1, 701)
-            if call == "cuGraphLaunch" and warm == 0:
-                fake_cuda.clear()
             error = error_of(lambda: gpu(image))
-            # While a graph is recorded, a refused launch is a refused recording, and the frame
-            # is queued plainly.
-            assert error is None or "a GPU that can" in str(error)
-            assert error is not None or warm > 0 or call == "cuGraphLaunch"
+            if frame in failing_frames:
+                assert re.fullmatch(
+                    f"expected a GPU that can ({doing}), got {re.escape(got)}. "
+                    "Start the program again; where it persists, run visionrt doctor.",
+                    str(error),
+                ), error
+            else:
+                assert error is None
             fake_cuda.clear()
-            assert_same(gpu(image), cpu(image))
+            assert_same(gpu(image), wanted)  # the next frame works
+    assert not fake_cuda.leaks()
+
+
+def test_plans_for_another_gpu_or_version(
+    fake_gpu: FakeGpu, emulated_kernels: Path, tmp_path: Path
+) -> None:
+    fake_gpu.run(wrong_plans, str(tmp_path), kernels=emulated_kernels)
+
+
+def wrong_plans(folder: str) -> None:
+    """By what the manifest says, and, where that is wrong, by the plan's own header."""
+    newer = {"library_version": "1.99.0.0"}
+    cases: list[tuple[dict[str, Any], bytes, str]] = [
+        ({"compute_capabilities": ("89",)}, rtx_plan(), "it was built for SM89, not SM86"),
+        ({}, rtx_plan(sm_mask=0b1), "it was built for SM75, not SM86"),
+        (newer, rtx_plan(), "it was built by version 1.99.0.0, which is newer than 1.7.1.116"),
+        ({}, rtx_plan(version=bytes((2, 0, 0, 1))), "1.7.1.116 is of another major version"),
+        ({}, rtx_plan(cut=5), "cut off by 5 bytes"),
+        ({}, b"not a plan at all", "unknown bytes"),
+    ]
+    image, model = random_images(1)[0], yolo_model()
+    with device_engines.plans_run(device_engines.Session(model)):
+        for number, (changes, plan, words) in enumerate(cases):
+            info = dataclasses.replace(PLAN, **changes)
+            path = Path(folder) / f"{number}.engine"
+            write_engine(path, model, BOXES, plans={info.member: (info, plan)})
+            with pytest.raises(VisionrtError, match=re.escape(words)):
+                visionrt.load(path, device="cuda:0", rebuild=False)
+            assert not fake_cuda.leaks(), words
+            # The twin serves, and says why.
+            with visionrt.load(path, device="auto", rebuild=False) as twin:
+                assert twin.device == "cpu"
+                assert words in twin.explain()
+                wanted = twin(image)
+        with both(model, BOXES) as (gpu, _):
+            assert_same(gpu(image), wanted)
 
 
 def test_eight_threads_over_two_lanes(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:

@@ -137,7 +137,7 @@ def yolo_form(form: str) -> None:
 def test_float16_outputs_stay_on_the_device(
     fake_gpu: FakeGpu, emulated_kernels: Path, form: str
 ) -> None:
-    fake_gpu.run(float16_outputs, form, kernels=emulated_kernels)
+    fake_gpu.run(float16_outputs, form, kernels=emulated_kernels, fast=True)
 
 
 def float16_outputs(form: str) -> None:
@@ -186,7 +186,7 @@ def infinite_box() -> None:
 def test_rotated_boxes_equal_the_twins(
     fake_gpu: FakeGpu, emulated_kernels: Path, form: str
 ) -> None:
-    fake_gpu.run(rotated_boxes, form, kernels=emulated_kernels)
+    fake_gpu.run(rotated_boxes, form, kernels=emulated_kernels, fast=True)
 
 
 def rotated_boxes(form: str) -> None:
@@ -207,7 +207,7 @@ def rotated_boxes(form: str) -> None:
 
 
 def test_pil_frames_equal_the_twins(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
-    fake_gpu.run(pil_frames, kernels=emulated_kernels)
+    fake_gpu.run(pil_frames, kernels=emulated_kernels, fast=True)
 
 
 def pil_frames() -> None:

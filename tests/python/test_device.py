@@ -45,6 +45,23 @@ def test_missing_pycuda_names_the_command() -> None:
             device.gpu_info(0)
 
 
+def test_leaving_a_context_that_failed_is_one_clear_error(live: Counter[str]) -> None:
+    gpu = device.open_device(0)
+
+    def failing_pop() -> None:
+        cuda.contexts().pop()
+        raise cuda.LogicError("cuCtxPopCurrent failed: unspecified launch failure")
+
+    with mock.patch.object(cuda.Context, "pop", staticmethod(failing_pop)):
+        wanted = r"a GPU that can leave the context, got cuCtxPopCurrent failed: unspecified"
+        with pytest.raises(MissingDependencyError, match=wanted), gpu.current():
+            pass
+        # What failed inside is what is told.
+        with pytest.raises(UsageError, match="inside"), gpu.current():
+            raise UsageError("nothing", got="an error inside", fix="Do it.")
+    assert not cuda.is_current()
+
+
 def test_broken_pycuda_is_not_called_missing() -> None:
     device._driver.cache_clear()
     broken = mock.MagicMock(spec=["__path__"])
