@@ -11,10 +11,10 @@ from trtconvert.check import TargetCheck, check_target
 from trtconvert.clean import clean_model
 from trtconvert.cli.arguments import (
     PATH,
-    cut_flags,
+    edit_flags,
     json_flag,
     shape_flags,
-    take_cut,
+    take_edits,
     take_shape_flags,
 )
 from trtconvert.cli.show import print_json, print_table, print_warnings
@@ -28,14 +28,14 @@ from visionrt.errors import MissingDependencyError, ModelError
 @click.command()
 @click.argument("model", type=PATH)
 @click.option("--target", "targets", multiple=True, metavar="TARGET", help="Default: all of them.")
-@cut_flags
+@edit_flags
 @shape_flags
 @json_flag
 def check(model: Path, targets: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Say for each target whether MODEL will build. Exit 3 when the model is in the way."""
     shapes = take_shape_flags(flags)
     chosen = parse_targets(targets or ("rtx", "tensorrt", "cpu"))
-    loaded = load_model(model, take_cut(flags))
+    loaded = load_model(model, take_edits(flags))
     # Only the size matters here, so any preset without normalisation does.
     spec, _ = spec_from_text("none", loaded.model, shapes)
     warnings: list[str] = []
