@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from trtconvert.check import TargetCheck, check_target
+from trtconvert.check_notes import notes_on_graph
 from trtconvert.clean import clean_model
 from trtconvert.cli.arguments import (
     PATH,
@@ -42,12 +43,14 @@ def check(model: Path, targets: tuple[str, ...], as_json: bool, **flags: Any) ->
     ranges = input_ranges(loaded.model, spec, shapes)
     clean = clean_model(loaded.model, ranges, warnings=warnings)
     checks = [check_target(clean, target) for target in chosen]
+    notes = notes_on_graph(loaded.model, clean, shapes)
     if as_json:
         found = {"model": str(model), "targets": [c.to_json() for c in checks]}
-        print_json({**found, "warnings": warnings})
+        print_json({**found, "warnings": warnings, "notes": [note._asdict() for note in notes]})
     else:
         print_warnings(warnings)
         print_table(str(model), ("target", "builds", "problem", "what to do"), _rows(checks))
+        print_table("to know", ("about", "note"), notes)
     if any(found.problems for found in checks):
         click.get_current_context().exit(ModelError.exit_code)
     # Without --target, what this machine lacks for some targets is information, not failure.
