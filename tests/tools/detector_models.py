@@ -53,6 +53,14 @@ def _torchvision() -> Case:
     return Case(outputs, "detect", "nms_inside", options, _ANSWER)
 
 
+def _mmdetection() -> Case:
+    rows = [[*_XYXY[1], 0.5], [*_XYXY[0], 0.875], [0, 0, 4, 4, 0.125]]
+    labels = np.array([[1, 0, 1]], np.int64)
+    options = {"boxes": "dets", "classes": "labels"}
+    outputs = {"dets": np.array([rows], np.float32), "labels": labels}
+    return Case(outputs, "detect", "nms_inside", options, _ANSWER)
+
+
 def _tensorflow() -> Case:
     boxes = np.zeros((1, 10, 4), np.float32)
     boxes[0, :3] = np.array([*_XYXY, _XYXY[0]])[:, [1, 0, 3, 2]] / SIZE
@@ -159,6 +167,7 @@ DETECTORS = {
     "detr by softmax": _detr("softmax"),
     "detr by sigmoid": _detr("sigmoid"),
     "torchvision's detectors": _torchvision(),
+    "mmdetection's detectors": _mmdetection(),
     "tensorflow's detection api": _tensorflow(),
     "centernet": _centernet("sigmoid"),
     "centerface": _centerface(),

@@ -6,6 +6,8 @@ import json
 
 import pytest
 from cli_runs import JSON_KEYS, RECIPE, build
+from graphs import graph_of, make, value
+from onnx import TensorProto
 from tiny_models import save, tiny_classifier
 
 from trtconvert.cli.app import run
@@ -98,3 +100,31 @@ def test_check_names_node_reason_and_cure(tmp_path, capsys):
     assert "Det 'tail'" in target["problems"][0]["node"]
     assert target["problems"][0]["fix"]
     assert run(["check", str(tmp_path / "det.onnx"), "--target", "cpu"]) == 0
+
+
+def notes_of(path, capsys, *more):
+    run(["check", str(path), "--target", "cpu", "--json", *more])
+    found = json.loads(capsys.readouterr().out)
+    return {note["topic"]: note["text"] for note in found["notes"]}
+
+
+def test_check_says_what_to_know(tiny, capsys):
+    notes = notes_of(tiny / "tiny.onnx", capsys)
+    assert "dynamic: 0 (n)" in notes["axes"]
+    assert notes["input"] == "NCHW float32, 3 channels"
+    assert "nothing in the graph stops" in notes["CUDA graph"]
+    assert "no operator or constant beyond its range" in notes["FP16"]
+    save(tiny_classifier(tail="Exp", batch=1), tiny / "exp.onnx")
+    notes = notes_of(tiny / "exp.onnx", capsys)
+    assert "all static" in notes["axes"]
+    assert "Exp tail: exp(x) overflows above x = 11" in notes["FP16"]
+
+
+def test_check_on_sizes_that_depend_on_the_data(tmp_path, capsys):
+    image = value("image", [1, 3, 8, 8])
+    nodes = [make("NonZero", ["image"], ["where"])]
+    model = graph_of(nodes, inputs=[image], outputs=[value("where", [4, "k"], TensorProto.INT64)])
+    notes = notes_of(save(model, tmp_path / "where.onnx"), capsys)
+    assert "1 NonZero" in notes["data-dependent sizes"]
+    assert "where" in notes["data-dependent sizes"]
+    assert "NonZero stop the capture" in notes["CUDA graph"]

@@ -90,9 +90,9 @@ def test_recognised_and_check_says_what_stops_it(name, exported, capsys):
 
 def test_what_is_left_before_the_nms_is_what_the_nms_chose_from(exported):
     path = exported("ssdlite")
-    from trtconvert.cutting import Cut
+    from trtconvert.edits import GraphEdits
 
-    whole, left = load_model(path).model, load_model(path, Cut(nms="outside"))
+    whole, left = load_model(path).model, load_model(path, GraphEdits(nms="outside"))
     image = {"image": np.random.default_rng(0).random((1, 3, 320, 320), np.float32)}
     backend = OnnxRuntimeBackend(left.model.SerializeToString())
     outputs = backend.run(image)

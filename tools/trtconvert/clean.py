@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from onnx import ModelProto
 
 from trtconvert.batching import takes_batches
+from trtconvert.passes.absorb import absorb_scale
 from trtconvert.passes.dims import BATCH, infer_shapes, settle_dims
 from trtconvert.passes.fold import fold
 from trtconvert.passes.prune import prune
@@ -64,5 +65,6 @@ def _passes(
     clean = settle_dims(clean, ranges, keep_batch=keep_batch)
     clean = slim(clean, notes)
     fold(clean)
+    absorb_scale(clean)
     prune(clean)
     return infer_shapes(clean)

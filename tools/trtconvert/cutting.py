@@ -6,8 +6,7 @@ control flow, operators whose results depend on the data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -16,49 +15,6 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from trtconvert.graph import image_inputs, names_read, one_line, opset_of
 from trtconvert.graph_view import FreshNames
 from visionrt.errors import ModelError, UsageError
-
-NMS_CHOICES = ("inside", "outside")
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Where a graph is to end.
-
-    Attributes:
-        outputs: names of tensors that become its outputs; none leaves them as they are.
-        nms: ``outside`` cuts an NMS off, and what follows it; ``inside`` leaves it.
-    """
-
-    outputs: tuple[str, ...] = ()
-    nms: str = "inside"
-
-    def __post_init__(self) -> None:
-        if self.nms not in NMS_CHOICES:
-            raise UsageError(
-                f"--nms {' | '.join(NMS_CHOICES)}", got=self.nms, fix="Name one of them."
-            )
-        if self.outputs and self.nms == "outside":
-            raise UsageError(
-                "--outputs or --nms outside", got="both", fix="Keep one: each says where to cut."
-            )
-
-    def __bool__(self) -> bool:
-        return bool(self.outputs) or self.nms == "outside"
-
-
-@dataclass(frozen=True)
-class CutModel:
-    """What is left of a graph.
-
-    Attributes:
-        model: ends at the cut.
-        recipe: fields of the recipe that the cut tells: ``head``, ``head_options``, ``iou`` …
-        reason: of those fields.
-    """
-
-    model: ModelProto
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    reason: str = ""
 
 
 def cut_at(model: ModelProto, names: Sequence[str]) -> ModelProto:

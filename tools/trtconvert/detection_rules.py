@@ -76,7 +76,7 @@ def detr(outputs: Outputs) -> HeadGuess | None:
 
 def nms_inside(outputs: Outputs) -> HeadGuess | None:
     """Boxes, scores and classes after an NMS, told by their names or by having no batch."""
-    return _by_names(outputs) or _torchvision(outputs)
+    return _by_names(outputs) or _torchvision(outputs) or _mmdetection(outputs)
 
 
 def _by_names(outputs: Outputs) -> HeadGuess | None:
@@ -105,6 +105,19 @@ def _torchvision(outputs: Outputs) -> HeadGuess | None:
     options = {"boxes": boxes[0].name, "scores": scores[0].name, "classes": labels[0].name}
     reason = "boxes, integer labels and scores without a batch, as torchvision's detectors give"
     return HeadGuess("detect", "nms_inside", options, reason, confidence=LIKELY)
+
+
+def _mmdetection(outputs: Outputs) -> HeadGuess | None:
+    """[b, K, 5] boxes with a score and [b, K] integer labels; or both without the batch."""
+    if len(outputs.infos) != 2:
+        return None
+    boxes = [o for o in outputs.infos if len(o.shape) in (2, 3) and o.shape[-1] == 5]
+    labels = [o for o in outputs.infos if o.dtype.startswith("int")]
+    if len(boxes) != 1 or len(labels) != 1 or len(labels[0].shape) != len(boxes[0].shape) - 1:
+        return None
+    options = {"boxes": boxes[0].name, "classes": labels[0].name}
+    reason = "boxes with a score, and integer labels, as MMDetection exports them"
+    return HeadGuess("detect", "nms_inside", options, reason, confidence=CERTAIN)
 
 
 def centernet(outputs: Outputs) -> HeadGuess | None:

@@ -7,7 +7,6 @@ would change results (which head, how images were normalised), the user is asked
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from trtconvert.graph import tensor_info
 from trtconvert.head_guess import LIKELY, HeadGuess, Outputs, last_operators
 from trtconvert.head_rules import classifier_guess, guess_head, segmentation
 from trtconvert.input_spec import spec_from_text
-from trtconvert.metadata import recipe_in
+from trtconvert.metadata import recipe_in, spec_text
 from trtconvert.passes.dims import settle_dims
 from trtconvert.preprocessing.choices import known_spec
 from trtconvert.preprocessing.detect import detect_spec
@@ -93,6 +92,9 @@ def find_recipe(
     names = ("confidence", "iou", "max_det", "class_agnostic")
     given_fields = {key: v for key in names if (v := getattr(flags, key)) is not None}
     reasons |= {key: flags.source(key) for key in given_fields}
+    for key in ("confidence", "iou") if metadata is not None else ():
+        if key not in given_fields and getattr(metadata, key) != Recipe.__dict__[key]:
+            given_fields[key], reasons[key] = getattr(metadata, key), _METADATA
     recipe = Recipe(
         guess.task, guess.head, spec, labels=labels, head_options=options, **given_fields
     )
@@ -114,10 +116,7 @@ def _given_spec(
     """The spec of flags or metadata, else one that only has the graph's geometry; and which."""
     text, reason = flags.preprocess, flags.source("preprocess")
     if text is None and metadata is not None:
-        # Layout and type are the graph's to say: exports differ in them.
-        fields = metadata.preprocess.to_json()
-        text = json.dumps({key: fields[key] for key in fields if key not in ("layout", "dtype")})
-        reason = _METADATA
+        text, reason = spec_text(model, metadata), _METADATA
     spec, found = spec_from_text(text or "none", model, shapes)
     if text is not None:
         reasons["preprocess"] = reason
@@ -179,6 +178,8 @@ def _head(outputs: Outputs, flags: RecipeFlags, metadata: Recipe | None) -> Head
         task = next(task for task, heads in HEADS_BY_TASK.items() if flags.head in heads)
     if task is not None and (guess is None or guess.task != task):
         guess = _of_task(outputs, task, flags)
+    if guess is not None and metadata is not None and _is_multi_label(guess, metadata):
+        guess = dataclasses.replace(guess, options={**guess.options, "activation": "sigmoid"})
     if guess is None:
         raise _ask(outputs, "no head that its outputs give away")
     if flags.head is not None and flags.head != guess.head:
@@ -188,6 +189,12 @@ def _head(outputs: Outputs, flags: RecipeFlags, metadata: Recipe | None) -> Head
     if flags.head is None and guess.ambiguous_with:
         raise _ask(outputs, f"{guess.reason}, which fits {' and '.join(guess.ambiguous_with)}")
     return guess
+
+
+def _is_multi_label(guess: HeadGuess, metadata: Recipe) -> bool:
+    """Whether a sigmoid is to be applied, which the graph has not done already."""
+    is_open = guess.head == "classifier" and guess.options["activation"] == "softmax"
+    return is_open and metadata.head_options.get("activation") == "sigmoid"
 
 
 def _by_metadata(guess: HeadGuess | None, metadata: Recipe) -> HeadGuess | None:

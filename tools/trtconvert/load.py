@@ -13,7 +13,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
-from trtconvert.cutting import Cut
+from trtconvert.editing import apply_edits
+from trtconvert.edits import GraphEdits
 from trtconvert.external_data import read_external_data
 from trtconvert.graph import (
     CORE_DOMAINS,
@@ -24,7 +25,6 @@ from trtconvert.graph import (
     one_line,
     opset_of,
 )
-from trtconvert.nms_in_graph import apply_cut
 from trtconvert.ordering import order_nodes
 from visionrt.errors import InputDataError, ModelError
 
@@ -66,14 +66,14 @@ class LoadedModel:
     told_by: str = ""
 
 
-def load_model(path: str | os.PathLike[str], cut: Cut | None = None) -> LoadedModel:
+def load_model(path: str | os.PathLike[str], edits: GraphEdits | None = None) -> LoadedModel:
     """Read and check an ONNX model; what is cut off is not checked.
 
     Raises:
         InputDataError: the file, or one with its external data, is missing or cannot be read.
         ModelError: not ONNX, truncated, above 2 GiB, of an unsupported operator set, with an
             unknown operator, a cycle, an undefined input or no inputs; nothing to cut.
-        UsageError: ``cut`` names tensors that are not there.
+        UsageError: ``edits`` names tensors that are not there.
     """
     source = Path(path)
     data = _read(source)
@@ -81,7 +81,7 @@ def load_model(path: str | os.PathLike[str], cut: Cut | None = None) -> LoadedMo
     if not _all_text(model):
         raise _broken("names in UTF-8", "other bytes in a name")
     external = read_external_data(model, source.parent, MAX_MODEL_BYTES)
-    left = apply_cut(model, cut or Cut())
+    left = apply_edits(model, edits or GraphEdits())
     check_graph(left.model)
     digest = hashlib.sha256(data).hexdigest()
     return LoadedModel(left.model, source, digest, len(data), external, left.recipe, left.reason)

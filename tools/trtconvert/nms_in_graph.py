@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from trtconvert.cutting import Cut, CutModel, cut_at, values_of, with_batch_axis
+from trtconvert.cutting import cut_at, values_of, with_batch_axis
+from trtconvert.edits import EditedModel
 from trtconvert.graph import all_nodes, names_read, node_label
 from trtconvert.graph_view import attribute
 from trtconvert.passes.fold import fold
@@ -40,19 +41,12 @@ def nms_nodes(model: ModelProto) -> list[NodeProto]:
     return [node for node in all_nodes(model.graph) if node.op_type in _NMS]
 
 
-def apply_cut(model: ModelProto, cut: Cut) -> CutModel:
-    """The model as ``cut`` asks.
+def without_nms(model: ModelProto) -> EditedModel:
+    """The model up to its NMS, and what the NMS tells of the recipe.
 
     Raises:
-        UsageError: names that are not in the graph.
         ModelError: no NMS, or one whose boxes and scores are not found.
     """
-    if cut.outputs:
-        return CutModel(cut_at(model, cut.outputs))
-    return _without_nms(model) if cut.nms == "outside" else CutModel(model)
-
-
-def _without_nms(model: ModelProto) -> CutModel:
     found = nms_nodes(model)
     if not found:
         raise ModelError(
@@ -71,11 +65,13 @@ def _without_nms(model: ModelProto) -> CutModel:
         folded = ModelProto.FromString(model.SerializeToString())
         fold(folded)
         (node,) = nms_nodes(folded)
-        return _at_plugin(folded, node) if node.op_type in PLUGINS else _at_onnx(folded, node)
+        before = cut_at(folded, node.input[:2]).graph
+        if not any(inner.op_type in DATA_DEPENDENT for inner in all_nodes(before)):
+            return _at_plugin(folded, node) if node.op_type in PLUGINS else _at_onnx(folded, node)
     return _before_selections(model)
 
 
-def _at_plugin(model: ModelProto, node: NodeProto) -> CutModel:
+def _at_plugin(model: ModelProto, node: NodeProto) -> EditedModel:
     """EfficientNMS and BatchedNMS, whose attributes say all."""
     boxes, scores = node.input[:2]
     is_efficient = node.op_type == "EfficientNMS_TRT"
@@ -108,7 +104,7 @@ def _at_plugin(model: ModelProto, node: NodeProto) -> CutModel:
     return _told(left, options, limits, node)
 
 
-def _at_onnx(model: ModelProto, node: NodeProto) -> CutModel:
+def _at_onnx(model: ModelProto, node: NodeProto) -> EditedModel:
     """ONNX's NonMaxSuppression: an optional constant for each limit."""
     boxes, scores = node.input[:2]
     left = cut_at(model, (boxes, scores))
@@ -127,7 +123,7 @@ def _at_onnx(model: ModelProto, node: NodeProto) -> CutModel:
     return _told(left, options, limits, node)
 
 
-def _before_selections(model: ModelProto) -> CutModel:
+def _before_selections(model: ModelProto) -> EditedModel:
     """torchvision's one-stage detectors: see the table above."""
     depends: set[str] = set()
     frontier: dict[str, None] = {}
@@ -171,7 +167,7 @@ def _before_selections(model: ModelProto) -> CutModel:
 
 def _told(
     left: ModelProto, options: dict[str, Any], limits: dict[str, Any], node: NodeProto
-) -> CutModel:
+) -> EditedModel:
     recipe: dict[str, Any] = {"task": "detect", "head": "boxes_scores", "head_options": options}
     confidence, iou, max_det = (limits.get(k) for k in ("confidence", "iou", "max_det"))
     if isinstance(confidence, float) and 0 < confidence < 1:
@@ -180,7 +176,7 @@ def _told(
         recipe["iou"] = round(iou, 6)
     if isinstance(max_det, int) and 0 < max_det < 1 << 31:
         recipe["max_det"] = max_det
-    return CutModel(left, recipe, f"{node_label(node)}, which was cut off")
+    return EditedModel(left, recipe, f"{node_label(node)}, which was cut off")
 
 
 def _units(left: ModelProto, boxes: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trtconvert.cutting import Cut
+from trtconvert.edits import GraphEdits
 from visionrt.errors import UsageError
 from visionrt.recipe import Recipe
 
@@ -25,7 +25,7 @@ class RecipeFlags:
         head_options: overrides what is found, key by key.
         confidence, iou, max_det: thresholds.
         class_agnostic: see :class:`visionrt.recipe.Recipe`.
-        cut: where the graph is to end.
+        edits: what is changed in the graph first.
         sources: by field, what says it where that is not the flag of its name.
     """
 
@@ -38,7 +38,7 @@ class RecipeFlags:
     iou: float | None = None
     max_det: int | None = None
     class_agnostic: bool | None = None
-    cut: Cut = field(default_factory=Cut)
+    edits: GraphEdits = field(default_factory=GraphEdits)
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def source(self, name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from onnx import ModelProto
 
-from trtconvert.cutting import Cut
+from trtconvert.edits import GraphEdits
 from trtconvert.evidence import evidence_in
 from trtconvert.load import load_model
 from trtconvert.operating_point import fp32_recipe
@@ -50,18 +50,18 @@ def reverify(
     max_drop: MaxDrop | None = None,
     progress: Progress = silent,
     *,
-    cut: Cut | None = None,
+    edits: GraphEdits | None = None,
 ) -> Reverified:
     """Compare the graphs of ``engine`` with the model ``reference`` on a folder of images.
 
-    Where the engine was built from a part of the model, ``cut`` says of which.
+    Where the engine was built from a part of the model, ``edits`` says of which.
 
     Raises:
         AccuracyError: a graph loses more than ``max_drop``.
         EngineFileError: a damaged file.
         ModelError, InputDataError: the reference or the images cannot be used.
     """
-    loaded = load_model(reference, cut)
+    loaded = load_model(reference, edits)
     warnings: list[str] = []
     graphs: dict[str, bytes] = {}
     with EngineFile(engine) as file:

@@ -6,8 +6,12 @@ Outputs, in any order and of any number type:
     classes  [n, K] or [K]
     count    [n] or [n, 1]: how many of the K are real; left out where all are
 
+Where no output of scores is named, boxes have five columns, the last of which is the score, as
+MMDetection exports them.
+
 Head options:
-    boxes, scores, classes: names of the outputs; needed.
+    boxes, classes: names of the outputs; needed.
+    scores: name of the output, needed where boxes have four columns.
     count: name of the output that counts (EfficientNMS, TensorFlow's detection API); default: none.
     form: of a box: ``xyxy`` (default; torchvision), ``yxyx`` (TensorFlow) or ``cxcywh``.
     units: ``pixels`` of the tensor (default) or ``normalised`` to 0…1 (TensorFlow).
@@ -49,9 +53,10 @@ class NmsInsideHead:
         known = ("boxes", "scores", "classes", "count", "form", "units", "first_class")
         options = check_options(recipe, known)
         self._recipe = recipe
-        self._boxes, self._scores, self._classes = (
-            output_named(recipe, outputs, key).name for key in ("boxes", "scores", "classes")
-        )
+        self._boxes = output_named(recipe, outputs, "boxes").name
+        self._classes = output_named(recipe, outputs, "classes").name
+        scored = options.get("scores") is not None
+        self._scores = output_named(recipe, outputs, "scores").name if scored else None
         counted = options.get("count") is not None
         self._count = output_named(recipe, outputs, "count").name if counted else None
         self._form = choice(recipe, "form", BOX_FORMS, "xyxy")
@@ -65,14 +70,18 @@ class NmsInsideHead:
         options: PredictOptions,
     ) -> list[Detections]:
         """One :class:`Detections` per frame. A score must be above ``confidence``."""
-        boxes, scores = as_float32(outputs[self._boxes]), as_float32(outputs[self._scores])
-        classes = outputs[self._classes]
+        boxes, classes = as_float32(outputs[self._boxes]), outputs[self._classes]
+        batch, columns = len(frames), 4 if self._scores else 5
         if boxes.ndim == 2:
-            boxes, scores, classes = boxes[None], scores[None], classes[None]
-        batch = len(frames)
-        if boxes.ndim != 3 or len(boxes) != batch or boxes.shape[2] != 4:
-            raise bad_shape(self._boxes, f"[{batch}, boxes, 4]", outputs[self._boxes].shape)
-        for name, array in ((self._scores, scores), (self._classes, classes)):
+            boxes, classes = boxes[None], classes[None]
+        if boxes.ndim != 3 or len(boxes) != batch or boxes.shape[2] != columns:
+            wanted = f"[{batch}, boxes, {columns}]"
+            raise bad_shape(self._boxes, wanted, outputs[self._boxes].shape)
+        boxes, scores = boxes[..., :4], boxes[..., -1]
+        if self._scores:
+            scores = as_float32(outputs[self._scores])
+            scores = scores[None] if scores.ndim == 1 else scores
+        for name, array in ((self._scores or self._boxes, scores), (self._classes, classes)):
             if array.shape != boxes.shape[:2]:
                 raise bad_shape(name, f"[{batch}, {boxes.shape[1]}]", outputs[name].shape)
         counts = np.full(batch, boxes.shape[1])

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from trtconvert.calibration.options import METHODS, CalibrationOptions
-from trtconvert.cutting import NMS_CHOICES, Cut
+from trtconvert.edits import NMS_CHOICES, GraphEdits
 from trtconvert.recipe_flags import RecipeFlags, flags_with_recipe
 from trtconvert.shapes import ShapeFlags, parse_shapes
 from visionrt.errors import UsageError
@@ -22,7 +22,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 SHARE = click.FloatRange(0, 1)
 
-_CUT_FLAGS = (
+_EDIT_FLAGS = (
     click.option(
         "--nms",
         type=click.Choice(NMS_CHOICES),
@@ -30,6 +30,9 @@ _CUT_FLAGS = (
         help="Keep an NMS in the graph, or cut it off: ours then runs outside the engine.",
     ),
     click.option("--outputs", metavar="NAME,…", help="Cut the graph: it ends at these tensors."),
+    click.option(
+        "--input-size", metavar="HxW", help="Size of the image input, where the graph allows it."
+    ),
 )
 _RECIPE_FLAGS = (
     click.option("--task", type=click.Choice(TASKS), help="What the model does."),
@@ -43,7 +46,7 @@ _RECIPE_FLAGS = (
     ),
     click.option("--recipe", "recipe_file", type=PATH, metavar="FILE", help="What guess -o wrote."),
     click.option("--head-options", metavar="JSON", help="What the head needs, as an object."),
-    *_CUT_FLAGS,
+    *_EDIT_FLAGS,
     click.option("--confidence", type=SHARE, help="Default score threshold."),
     click.option("--iou", type=SHARE, help="Default NMS threshold."),
     click.option("--max-det", type=click.IntRange(1), help="Most detections per image."),
@@ -74,9 +77,9 @@ def recipe_flags(function: Function) -> Function:
     return function
 
 
-def cut_flags(function: Function) -> Function:
+def edit_flags(function: Function) -> Function:
     """Add the flags that cut a graph, for commands that need no recipe."""
-    for option in reversed(_CUT_FLAGS):
+    for option in reversed(_EDIT_FLAGS):
         function = option(function)
     return function
 
@@ -103,17 +106,23 @@ def take_recipe_flags(flags: dict[str, Any]) -> RecipeFlags:
     """
     recipe_file: Path | None = flags.pop("recipe_file")
     options = _json_object(flags.pop("head_options"))
-    cut = take_cut(flags)
+    edits = take_edits(flags)
     names = ("task", "head", "labels", "preprocess", "confidence", "iou", "max_det")
-    given = RecipeFlags(head_options=options, cut=cut, **{name: flags.pop(name) for name in names})
+    given = RecipeFlags(
+        head_options=options, edits=edits, **{name: flags.pop(name) for name in names}
+    )
     return given if recipe_file is None else flags_with_recipe(given, recipe_file)
 
 
-def take_cut(flags: dict[str, Any]) -> Cut:
-    """Move ``--nms`` and ``--outputs`` out of a command's keyword arguments."""
+def take_edits(flags: dict[str, Any]) -> GraphEdits:
+    """Move the flags that change a graph out of a command's keyword arguments.
+
+    Raises:
+        UsageError: flags that exclude each other, or an ill-formed size.
+    """
     outputs = flags.pop("outputs") or ""
     names = tuple(name for part in outputs.split(",") if (name := part.strip()))
-    return Cut(names, flags.pop("nms"))
+    return GraphEdits(names, flags.pop("nms"), _size(flags.pop("input_size")))
 
 
 def take_shape_flags(flags: dict[str, Any]) -> ShapeFlags:
@@ -159,6 +168,18 @@ def take_calibration_flags(flags: dict[str, Any]) -> CalibrationOptions | None:
         subset=subset,
         ranges=ranges,
     )
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    parts = parts * 2 if len(parts) == 1 else parts
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(
+            "--input-size HEIGHTxWIDTH", got=repr(text), fix="Write it as in 320x320, or 320."
+        )
+    return int(parts[0]), int(parts[1])
 
 
 def _json_object(text: str | None) -> Mapping[str, Any]:

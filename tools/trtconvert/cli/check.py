@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from trtconvert.check import TargetCheck, check_target
+from trtconvert.check_notes import notes_on_graph
 from trtconvert.clean import clean_model
 from trtconvert.cli.arguments import (
     PATH,
-    cut_flags,
+    edit_flags,
     json_flag,
     shape_flags,
-    take_cut,
+    take_edits,
     take_shape_flags,
 )
 from trtconvert.cli.show import print_json, print_table, print_warnings
@@ -28,26 +29,28 @@ from visionrt.errors import MissingDependencyError, ModelError
 @click.command()
 @click.argument("model", type=PATH)
 @click.option("--target", "targets", multiple=True, metavar="TARGET", help="Default: all of them.")
-@cut_flags
+@edit_flags
 @shape_flags
 @json_flag
 def check(model: Path, targets: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Say for each target whether MODEL will build. Exit 3 when the model is in the way."""
     shapes = take_shape_flags(flags)
     chosen = parse_targets(targets or ("rtx", "tensorrt", "cpu"))
-    loaded = load_model(model, take_cut(flags))
+    loaded = load_model(model, take_edits(flags))
     # Only the size matters here, so any preset without normalisation does.
     spec, _ = spec_from_text("none", loaded.model, shapes)
     warnings: list[str] = []
     ranges = input_ranges(loaded.model, spec, shapes)
     clean = clean_model(loaded.model, ranges, warnings=warnings)
     checks = [check_target(clean, target) for target in chosen]
+    notes = notes_on_graph(loaded.model, clean, shapes)
     if as_json:
         found = {"model": str(model), "targets": [c.to_json() for c in checks]}
-        print_json({**found, "warnings": warnings})
+        print_json({**found, "warnings": warnings, "notes": [note._asdict() for note in notes]})
     else:
         print_warnings(warnings)
         print_table(str(model), ("target", "builds", "problem", "what to do"), _rows(checks))
+        print_table("to know", ("about", "note"), notes)
     if any(found.problems for found in checks):
         click.get_current_context().exit(ModelError.exit_code)
     # Without --target, what this machine lacks for some targets is information, not failure.

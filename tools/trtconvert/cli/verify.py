@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from trtconvert.cli.arguments import PATH, cut_flags, json_flag, quiet_flag, take_cut
+from trtconvert.cli.arguments import PATH, edit_flags, json_flag, quiet_flag, take_edits
 from trtconvert.cli.progress import Bars
 from trtconvert.cli.show import print_json, print_table, print_warnings
 from trtconvert.reverify import reverify
@@ -19,7 +19,7 @@ from trtconvert.verify import MaxDrop
 @click.option("--reference", type=PATH, required=True, help="The float32 ONNX model.")
 @click.option("--images", type=PATH, required=True, metavar="DIR", help="Images to compare on.")
 @click.option("--max-drop", metavar="1%", help="Fail (exit 4) when a graph is worse than that.")
-@cut_flags
+@edit_flags
 @json_flag
 @quiet_flag
 def verify(
@@ -34,7 +34,7 @@ def verify(
     """Compare what ENGINE holds with the model it was built from, on real images."""
     limit = None if max_drop is None else MaxDrop.parse(max_drop)
     with Bars(enabled=not quiet) as progress:
-        found = reverify(engine, reference, images, limit, progress, cut=take_cut(flags))
+        found = reverify(engine, reference, images, limit, progress, edits=take_edits(flags))
     if as_json:
         print_json(found.to_json())
         return
