@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from precision_subjects import LABELLED, Subject
 from trtconvert.graph_view import GraphView
-from trtconvert.passes.emulate_fp16 import emulate_fp16
+from trtconvert.passes.emulate_half import emulate_half
 from trtconvert.verify import labels_beside
 from visionrt import image_io
 from visionrt.backends.base import Backend
@@ -81,7 +81,7 @@ class Judge:
         Raises:
             ModelError: it does not run.
         """
-        measured = emulate_fp16(graph) if _has_float16(graph) else graph
+        measured = emulate_half(graph) if _has_float16(graph) else graph
         backend = OnnxRuntimeBackend(measured.SerializeToString(), optimize=False)
         return self._compare(self._run(backend))
 

@@ -72,7 +72,7 @@ class Manifest:
     Attributes:
         name: of the model, for people.
         created_by: tool and version.
-        precision: ``fp32``, ``fp16`` or ``int8``: what the plans and the typed graph hold.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``: what plans and typed graph hold.
         twin_precision: what ``twin`` holds.
         recipe: task, head, labels, preprocess spec and thresholds.
         inputs, outputs: of the graph.

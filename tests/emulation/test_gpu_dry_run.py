@@ -15,7 +15,7 @@ import pytest
 from fake_gpu import FakeGpu
 from real_models import ASTRONAUT, COFFEE, RECIPES
 
-from trtconvert.passes.emulate_fp16 import emulate_fp16
+from trtconvert.passes.emulate_half import emulate_half
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.image_io import decode
 from visionrt.preprocess import Preprocessor
@@ -74,7 +74,7 @@ def test_the_tolerance_is_above_the_rounding_of_fp16(name: str) -> None:
     checks = importlib.import_module("gpu_checks")
     typed = checks.graph(name, "fp16")
     limit = checks.rounding(typed, "fp16")
-    rounded = emulate_fp16(onnx.load_from_string(typed)).SerializeToString()
+    rounded = emulate_half(onnx.load_from_string(typed)).SerializeToString()
     engines = [OnnxRuntimeBackend(model) for model in (checks.graph(name, "fp32"), rounded)]
     input_name = engines[0].inputs[0].name
     head, prepare = RECIPES[name].head, Preprocessor(RECIPES[name].preprocess)

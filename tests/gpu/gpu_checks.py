@@ -25,7 +25,7 @@ from gpu_models import (
 )
 from real_models import IMAGES, RECIPES, model_path
 
-from trtconvert.passes.fp16 import convert_to_fp16
+from trtconvert.passes.half import convert_to_half
 from visionrt import _core
 from visionrt.backends.trt_lane import Lane
 from visionrt.device import Device, DeviceBuffer, open_device
@@ -183,7 +183,7 @@ def graph(name: str, precision: str) -> bytes:
     model = model_path(name).read_bytes()
     if precision == "fp32":
         return model
-    typed, _ = convert_to_fp16(onnx.load_from_string(model))
+    typed, _ = convert_to_half(onnx.load_from_string(model))
     return bytes(typed.SerializeToString())
 
 

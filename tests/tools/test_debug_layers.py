@@ -16,8 +16,8 @@ from trtconvert.debug.layers import measure_layers, sort_layers
 from trtconvert.debug.paired_graph import FIGURES, pair_graphs
 from trtconvert.decision import Decision
 from trtconvert.graph_view import GraphView
-from trtconvert.passes.emulate_fp16 import emulate_fp16
-from trtconvert.passes.fp16 import convert_to_fp16
+from trtconvert.passes.emulate_half import emulate_half
+from trtconvert.passes.half import convert_to_half
 from visionrt.spec import PreprocessSpec
 
 # Pixels as they are: RGB, channels first.
@@ -126,8 +126,8 @@ def test_float16_matches_numpy_node_by_node(folder):
         ],
         constants=[("third", scalar(1 / 3)), ("bias", scalar(-20.3))],
     )
-    typed, decisions = convert_to_fp16(reference)
-    layers = measure(reference, emulate_fp16(typed), folder, decisions)
+    typed, decisions = convert_to_half(reference)
+    layers = measure(reference, emulate_half(typed), folder, decisions)
     signals, others = {}, {}
     for half, store in ((False, signals), (True, others)):
 
@@ -207,8 +207,8 @@ def test_an_overflow_in_float16_is_found(folder):
         [("Mul", ["x", "large"], ["a"]), ("Mul", ["a", "small"], ["y"])],
         constants=[("large", scalar(1000)), ("small", scalar(1e-3))],
     )
-    typed, decisions = convert_to_fp16(reference)
-    layers = measure(reference, emulate_fp16(typed), folder, decisions)
+    typed, decisions = convert_to_half(reference)
+    layers = measure(reference, emulate_half(typed), folder, decisions)
     # Pixels above 65 leave float16 behind the first node.
     assert layers["a"].status == "not finite"
 

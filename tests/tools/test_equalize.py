@@ -11,7 +11,7 @@ from tiny_models import save_pictures
 
 from trtconvert.calibration.collect import with_outputs
 from trtconvert.calibration.equalizing import equalized, with_factors
-from trtconvert.calibration.noise_budget import over_budget
+from trtconvert.calibration.noise_budget import least_snr_db, over_budget, spare
 from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.calibration.table import read_factors, read_table, table_bytes
@@ -190,6 +190,23 @@ def test_the_noise_that_is_left_fits_the_budget_at_the_least_cost():
     assert "b" in kept
     # 2.01e-3 are left without the noisy one: 26.97 dB. The cheap ones before it are taken back.
     assert over_budget(noise, cost, 26.5) == ["a"]
+
+
+def test_what_is_spare_is_spent_on_the_noisiest_that_fit():
+    noise = {"a": 1e-2, "b": 1e-2, "c": 1e-3, "d": 1e-9}
+    cost = {"a": 1.0, "b": 2.0, "c": 1.0, "d": 1.0}
+    flops = {"a": 30, "b": 90, "c": 60, "d": 5, "outside": 10}
+    assert spare(noise, cost, flops, ["outside"], 100) == ["a", "c"]
+    assert spare(noise, cost, flops, ["outside", "a"], 39) == []
+    # What is left is quiet enough without d.
+    assert spare(noise, cost, flops, ["outside"], 200) == ["a", "b", "c"]
+    assert spare(noise, cost, flops, ["outside", "a", "b", "c"], 10**6) == []
+
+
+def test_boxes_and_masks_and_classes_ask_for_their_own_noise():
+    limits = {task: least_snr_db(task) for task in ("classify", "detect", "segment", "keypoints")}
+    assert limits["detect"] < limits["keypoints"] < limits["classify"] < limits["segment"]
+    assert least_snr_db("instances") == least_snr_db("obb") == limits["detect"]
 
 
 # The CPU twin's form

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from trtconvert.decision import count_precisions
-from trtconvert.passes.emulate_fp16 import emulate_fp16
-from trtconvert.passes.fp16 import convert_to_fp16
+from trtconvert.passes.emulate_half import emulate_half
+from trtconvert.passes.half import convert_to_half
 from visionrt.errors import ModelError
 
 HEADER = '<ir_version: 9, opset_import: ["": 17]>\n'
@@ -33,7 +33,7 @@ def graph(text, **constants):
 
 
 def precisions(model, observed=None):
-    typed, decisions = convert_to_fp16(model, observed)
+    typed, decisions = convert_to_half(model, observed)
     onnx.checker.check_model(typed, full_check=True)
     return typed, {d.node: d.precision for d in decisions}
 
@@ -275,13 +275,13 @@ def test_control_flow_is_refused_by_name():
     )
     model = helper.make_model(main, opset_imports=[helper.make_opsetid("", 17)])
     with pytest.raises(ModelError, match="gate"):
-        convert_to_fp16(model)
+        convert_to_half(model)
 
 
 def test_types_that_do_not_fit_are_refused():
     model = graph("g (float[1,3] x) => (float[1,4] y) { y = Sigmoid(x) }")
     with pytest.raises(ModelError):
-        convert_to_fp16(model)
+        convert_to_half(model)
 
 
 @pytest.mark.parametrize("optimize", [True, False])
@@ -295,7 +295,7 @@ def test_emulation_equals_numpy_float16_through_an_overflow(optimize):
         third=np.float32([1 / 3]),
         tiny=np.float32([2**-14]),
     )
-    typed, _ = convert_to_fp16(model)
+    typed, _ = convert_to_half(model)
     x = np.float32([[100.0, -63.97, 0.1, 1e-3, 7.7e-4]])
     half = np.float16
     with np.errstate(over="ignore"):
@@ -303,7 +303,7 @@ def test_emulation_equals_numpy_float16_through_an_overflow(optimize):
         y = (b + half(1 / 3)) * half(1 / 3)
         z = x.astype(half) * half(2**-14)
     assert np.isinf(y[0, 0])  # 100 * 1024 is beyond 65504
-    got_y, got_z = run(emulate_fp16(typed), x, optimize=optimize)
+    got_y, got_z = run(emulate_half(typed), x, optimize=optimize)
     np.testing.assert_array_equal(got_y, y.astype(np.float32))
     np.testing.assert_array_equal(got_z, z.astype(np.float32))
 
@@ -313,7 +313,7 @@ def test_emulation_holds_no_float16_value_but_between_two_casts():
         "g (float[1,3] x) => (float[1,3] y) { t = Mul(x, w)\n y = Sigmoid(t) }",
         w=np.float32([1, 2, 3]),
     )
-    emulated = emulate_fp16(convert_to_fp16(model)[0])
+    emulated = emulate_half(convert_to_half(model)[0])
     onnx.checker.check_model(emulated, full_check=True)
     assert all(t.data_type == TensorProto.FLOAT for t in emulated.graph.initializer)
     halves = {n.output[0] for n in casts(emulated) if n.attribute[0].i == TensorProto.FLOAT16}
@@ -324,7 +324,7 @@ def test_emulation_holds_no_float16_value_but_between_two_casts():
 @pytest.mark.parametrize("name", REAL)
 def test_real_models_convert_and_run(name, models):
     clean = onnxslim.slim(onnx.load(models / f"{name}.onnx"))
-    typed, decisions = convert_to_fp16(clean)
+    typed, decisions = convert_to_half(clean)
     onnx.checker.check_model(typed, full_check=True)
     assert len(decisions) == len(clean.graph.node)
     assert io_types(typed) == io_types(clean)
@@ -349,6 +349,6 @@ def test_a_uint8_model_builds_for_rtx(name, models):
     pytest.importorskip("tensorrt_rtx")
     from trtconvert.targets.rtx import RtxTarget
 
-    typed, _ = convert_to_fp16(onnxslim.slim(onnx.load(models / f"{name}.onnx")))
+    typed, _ = convert_to_half(onnxslim.slim(onnx.load(models / f"{name}.onnx")))
     built = RtxTarget(("86",)).build(typed.SerializeToString(), {}, None)
     assert len(built.data) > 1 << 20

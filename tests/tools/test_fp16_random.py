@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from trtconvert.passes.emulate_fp16 import emulate_fp16
-from trtconvert.passes.fp16 import convert_to_fp16
+from trtconvert.passes.emulate_half import emulate_half
+from trtconvert.passes.half import convert_to_half
 
 SHAPE = [1, 4, 3, 3]
 
@@ -123,8 +123,8 @@ def test_random_graphs(first):
     for seed in range(first, first + 30):
         source = RandomGraph(seed)
         onnx.checker.check_model(source.model, full_check=True)
-        typed, decisions = convert_to_fp16(source.model)
-        emulated = emulate_fp16(typed)
+        typed, decisions = convert_to_half(source.model)
+        emulated = emulate_half(typed)
         onnx.checker.check_model(emulated, full_check=True)
         assert len(decisions) == len(source.nodes)
         x = source.rng.normal(size=SHAPE).astype(np.float32)

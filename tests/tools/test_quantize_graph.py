@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from trtconvert.graph_view import GraphView
-from trtconvert.passes.fp16 import convert_to_fp16
+from trtconvert.passes.half import convert_to_half
 from trtconvert.passes.placement import place_int8
 from trtconvert.passes.quantize import insert_qdq, raise_opset
 from trtconvert.passes.quantize_weights import (
@@ -237,7 +237,7 @@ def test_the_opset_is_raised_once():
 def test_the_float16_remainder_holds_the_same_integers():
     view = view_of(CONV, w=normal(4, 2, 3, 3), b=normal(4))
     twin = insert_qdq(view, place_int8(view), {"x": 4.0})
-    typed, _ = convert_to_fp16(twin)
+    typed, _ = convert_to_half(twin)
     onnx.checker.check_model(typed, full_check=True)
 
     def integers(model):

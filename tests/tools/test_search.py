@@ -23,15 +23,17 @@ from trtconvert.evidence import Evidence
 from trtconvert.graph_view import GraphView
 from trtconvert.guess import RecipeFlags
 from trtconvert.options import BuildOptions
-from trtconvert.passes.fp16 import convert_to_fp16
+from trtconvert.passes.half import convert_to_half
+from trtconvert.passes.half_types import BF16
 from trtconvert.passes.placement import place_int8
 from trtconvert.passes.quantize import insert_qdq
 from trtconvert.progress import silent
+from trtconvert.search.choices import CHOICES, choice_graphs
 from trtconvert.search.cost import flops_by_precision, node_cost, node_flops, total_cost
 from trtconvert.search.fewest import Oracle, budget, fewest
-from trtconvert.search.noise import fp16_noise, int8_noise, raw_answers
+from trtconvert.search.noise import half_noise, int8_noise, raw_answers, relative_noise
 from trtconvert.search.raising import Search
-from trtconvert.typers import Fp16Typer, Int8Typer
+from trtconvert.typers import HalfTyper, Int8Typer
 from trtconvert.verify import MaxDrop
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import AccuracyError
@@ -166,11 +168,69 @@ def test_int8_noise_equals_a_graph_with_that_node_quantized_alone():
             model.CopyFrom(view.model)
             clean = answer(model, x)
             noisy = answer(insert_qdq(view, alone, thresholds), x)
-            total += np.square(noisy - clean).sum() / np.square(clean).sum()
+            varies = clean - clean.mean(axis=(2, 3), keepdims=True)
+            total += np.square(noisy - clean).sum() / np.square(varies).sum()
         assert found[name] == pytest.approx(total / 2, rel=1e-4)
 
 
-def test_fp16_noise_is_infinite_at_an_overflow_and_large_at_an_underflow():
+def branching_view():
+    """Six layers, two answers; one is written before the last layers are reached."""
+    rng = np.random.default_rng(8)
+    weights = {
+        name: rng.normal(size=(4, 4, 1, 1)).astype(np.float32) for name in ("u", "v", "w", "k", "m")
+    }
+    return view_of(
+        "g (float[1,4,6,6] x) => (float[1,4,6,6] y, float[1,4,6,6] z) { a = Conv(x, u)\n"
+        " b = Relu(a)\n early = Conv(b, v)\n c = Conv(b, w)\n d = Add(b, c)\n e = Conv(d, k)\n"
+        " f = Relu(e)\n h = Conv(f, m)\n s = Add(h, b)\n late = Conv(s, u)\n"
+        " y = Sigmoid(early)\n z = Sigmoid(late) }",
+        **weights,
+    )
+
+
+def test_the_parts_hold_each_node_once_and_give_what_the_whole_graph_gives():
+    view = branching_view()
+    placement = place_int8(view)
+    thresholds = dict.fromkeys(placement.activations, 4.0)
+    parts = choice_graphs(view, placement, thresholds, raw_answers(view))
+    names = [name for part in parts for name in part.nodes]
+    assert names == ["a", "early", "c", "e", "h", "late"]
+    assert len(parts) > 1
+    x = np.random.default_rng(2).normal(size=(1, 4, 6, 6)).astype(np.float32)
+    whole = OnnxRuntimeBackend(with_outputs(view.model, list(view.producer)).SerializeToString())
+    exact = {"x": x, **whole.run({"x": x})}
+    reached = []
+    for part in parts:
+        backend = OnnxRuntimeBackend(part.model().SerializeToString())
+        feed = {name: exact[name] for name in part.inputs}
+        none = backend.run({**feed, CHOICES: np.zeros(len(part.nodes), np.bool_)})
+        for name, value in none.items():
+            np.testing.assert_allclose(value, exact[name], rtol=1e-5, atol=1e-5)
+        everything = backend.run({**feed, CHOICES: np.ones(len(part.nodes), np.bool_)})
+        assert all(np.abs(everything[name] - exact[name]).max() > 1e-3 for name in none)
+        reached.append(set(none))
+    assert reached[0] == {"early", "late"}
+    assert reached[-1] == {"late"}
+
+
+def test_noise_is_told_from_what_varies_and_each_answer_counts_by_its_positions():
+    rng = np.random.default_rng(5)
+    small, large = rng.normal(size=(1, 3, 4, 4)), rng.normal(size=(1, 2, 8, 8))
+    shifted = small + np.float64([100, 0, -50]).reshape(1, 3, 1, 1)
+    noise = 0.01 * rng.normal(size=small.shape)
+    power = ((small - small.mean((2, 3), keepdims=True)) ** 2).sum()
+    expected = 16 / (16 + 64) * (noise**2).sum() / power
+    for clean in (small, shifted):
+        found = relative_noise({"s": clean, "l": large}, {"s": clean + noise})
+        assert found == pytest.approx(expected, rel=1e-6)
+    # A map of few positions, and a vector, have no mean per channel worth the name.
+    vector = rng.normal(size=(1, 10)) + 3
+    power = ((vector - vector.mean()) ** 2).sum()
+    assert relative_noise({"v": vector}, {"v": vector + 0.1}) == pytest.approx(0.1 / power)
+    assert relative_noise({"v": vector}, {"v": vector * np.nan}) == math.inf
+
+
+def test_half_noise_is_infinite_at_an_overflow_and_large_at_an_underflow():
     view = view_of(
         "g (float[1,4] x) => (float[1,4] y) { a = Mul(x, big)\n b = Mul(a, small)\n"
         " c = Mul(b, tiny)\n d = Div(c, tiny)\n y = Relu(d) }",
@@ -178,12 +238,16 @@ def test_fp16_noise_is_infinite_at_an_overflow_and_large_at_an_underflow():
         small=np.float32(2.0**-13),
         tiny=np.float32(1e-9),
     )
-    noise = fp16_noise(view, [np.float32([[1.1, 2.2, 3.3, 4.4]])], silent)
+    noise = half_noise(view, [np.float32([[1.1, 2.2, 3.3, 4.4]])], silent)
     assert noise["a"] == math.inf
     assert noise["c"] == pytest.approx(1.0)
     # The rounding of 11 bits, squared.
     assert noise["b"] < 2.0**-22
     assert noise["y"] < 2.0**-22
+    # bfloat16 holds all of them, in 8 bits: half a step in 256, squared.
+    coarse = half_noise(view, [np.float32([[1.1, 2.2, 3.3, 4.4]])], silent, BF16)
+    assert set(coarse) == set(noise)
+    assert 2.0**-26 < max(coarse.values()) < 2.0**-16
 
 
 # Kept nodes
@@ -191,7 +255,7 @@ def test_fp16_noise_is_infinite_at_an_overflow_and_large_at_an_underflow():
 
 def test_a_node_kept_float32_takes_its_readers_along():
     view = view_of("g (float[1,4] x) => (float[1,4] y) { a = Relu(x)\n b = Abs(a)\n y = Neg(b) }")
-    _, decisions = convert_to_fp16(view.model, keep={"a": "because"})
+    _, decisions = convert_to_half(view.model, keep={"a": "because"})
     assert [(d.precision, d.reason) for d in decisions] == [
         ("fp32", "because"),
         ("fp32", "reads a, which stays float32"),
@@ -260,7 +324,7 @@ def pictures(tmp_path_factory):
 def test_a_planted_overflow_is_found_named_and_repaired(overflow, pictures):
     model = chain(48, overflow=overflow)
     evidence = evidence_on(model, pictures)
-    search = Search(Fp16Typer(model, TINY, None, silent), evidence, MaxDrop(0.01), silent)
+    search = Search(HalfTyper(model, TINY, None, silent), evidence, MaxDrop(0.01), silent)
     search.run()
     report = search.report()
     assert report.agreement_before == 0.0
@@ -276,7 +340,7 @@ def test_a_planted_overflow_is_found_named_and_repaired(overflow, pictures):
 
 def test_with_images_an_overflow_is_kept_float32_before_any_search(pictures):
     model = chain(8, overflow=3)
-    typer = Fp16Typer(model, TINY, CalibrationOptions(pictures), silent)
+    typer = HalfTyper(model, TINY, CalibrationOptions(pictures), silent)
     search = Search(typer, evidence_on(model, pictures), MaxDrop(0.0), silent)
     search.run()
     assert not search.report().raised
@@ -329,7 +393,7 @@ def test_where_nothing_helps_the_search_says_so(pictures):
     model = tiny_classifier()
     other = tiny_classifier(seed=1)
     search = Search(
-        Fp16Typer(model, TINY, None, silent), evidence_on(other, pictures), MaxDrop(0.0), silent
+        HalfTyper(model, TINY, None, silent), evidence_on(other, pictures), MaxDrop(0.0), silent
     )
     with pytest.raises(AccuracyError, match="every node raised"):
         search.run()

@@ -11,7 +11,7 @@ from trtconvert.graph import all_nodes, image_inputs, shape_of, subgraphs, tenso
 from trtconvert.graph_view import GraphView
 from trtconvert.input_spec import geometry_of
 from trtconvert.nms_in_graph import DATA_DEPENDENT, nms_nodes
-from trtconvert.passes.fp16_rules import decide_fp16
+from trtconvert.passes.half_rules import decide_half
 from trtconvert.passes.upgrade import OPSET
 from trtconvert.preprocessing.graph_scale import scale_in_graph
 from trtconvert.shapes import ShapeFlags
@@ -105,7 +105,7 @@ def _fp16(clean: ModelProto) -> list[Note]:
         view = GraphView(clean)
     except ModelError:
         return [Note("FP16", "graphs with control flow stay as they are")]
-    kept = [d for d in decide_fp16(view, {}) if d.precision == "fp32"]
+    kept = [d for d in decide_half(view, {}) if d.precision == "fp32"]
     by_reason: dict[str, list[str]] = {}
     for decision in kept:
         if _NO_HAZARD not in decision.reason:

@@ -11,7 +11,7 @@ from trtconvert.shapes import ShapeFlags
 from trtconvert.verify import MaxDrop
 from visionrt.errors import UsageError
 
-PRECISIONS = ("auto", "int8", "fp16", "fp32")
+PRECISIONS = ("auto", "int8", "fp16", "bf16", "fp32")
 # What the suffix of the output asks for.
 OUTPUT_KINDS = {".engine": "engine", ".plan": "plan", ".trt": "plan", ".onnx": "onnx"}
 # The most that ``auto`` gives up for speed unless told otherwise.

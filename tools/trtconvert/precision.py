@@ -5,14 +5,16 @@ from __future__ import annotations
 from onnx import ModelProto
 
 from trtconvert.calibration.options import CalibrationOptions
+from trtconvert.passes.half_types import BF16, FP16
 from trtconvert.progress import Progress, silent
 from trtconvert.typed import TypedGraph
-from trtconvert.typers import Fp16Typer, Fp32Typer, Int8Typer, Typer
+from trtconvert.typers import Fp32Typer, HalfTyper, Int8Typer, Typer
 from visionrt.errors import UsageError
 from visionrt.recipe import Recipe
 
 __all__ = ["PRECISIONS", "TypedGraph", "typed_graph", "typer_for"]
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+_HALF_TYPES = {half.name: half for half in (FP16, BF16)}
 
 
 def typed_graph(
@@ -41,7 +43,7 @@ def typer_for(
     Args:
         clean: a flat, folded graph with named nodes; not changed.
         recipe: its preprocess spec reads the calibration images.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         calibration: needed for ``int8``; with images, ``fp16`` keeps tensors that come near its
             largest number in float32.
         progress: called after each calibration image.
@@ -54,8 +56,9 @@ def typer_for(
     """
     if precision == "int8":
         return Int8Typer(clean, recipe, calibration, progress or silent)
-    if precision == "fp16":
-        return Fp16Typer(clean, recipe, calibration, progress or silent)
+    if precision in _HALF_TYPES:
+        half = _HALF_TYPES[precision]
+        return HalfTyper(clean, recipe, calibration, progress or silent, half)
     if precision == "fp32":
         return Fp32Typer(clean)
     raise UsageError(

@@ -50,7 +50,7 @@ class Report:
 
     Attributes:
         engine: path of the file that was written.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         targets: in the order given.
         nodes_by_precision: how many nodes of the typed graph compute in each precision.
         calibration: images, seconds, method and peak_rss_bytes; None without int8.

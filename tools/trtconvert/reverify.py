@@ -13,7 +13,7 @@ from trtconvert.edits import GraphEdits
 from trtconvert.evidence import evidence_in
 from trtconvert.load import load_model
 from trtconvert.operating_point import fp32_recipe
-from trtconvert.passes.emulate_fp16 import emulate_fp16
+from trtconvert.passes.emulate_half import emulate_half
 from trtconvert.progress import Progress, silent
 from trtconvert.verify import MaxDrop, enforce
 from visionrt.engine_file import EngineFile
@@ -73,7 +73,7 @@ def reverify(
             )
         if manifest.typed_graph is not None:
             typed = ModelProto.FromString(file.read(manifest.typed_graph))
-            graphs["typed"] = emulate_fp16(typed).SerializeToString()
+            graphs["typed"] = emulate_half(typed).SerializeToString()
         if manifest.twin is not None:
             graphs["twin"] = file.read(manifest.twin)
         recipe = fp32_recipe(file)

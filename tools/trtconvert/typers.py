@@ -21,7 +21,7 @@ from onnx import ModelProto
 from trtconvert.calibration.collect import collect
 from trtconvert.calibration.equalizing import Factors, equalized, with_factors
 from trtconvert.calibration.layer_errors import LayerError, measure_layer_errors
-from trtconvert.calibration.noise_budget import least_snr_db, over_budget
+from trtconvert.calibration.noise_budget import SPARE_SHARE, least_snr_db, over_budget, spare
 from trtconvert.calibration.options import CalibrationOptions, CalibrationReport
 from trtconvert.calibration.peaks import measure_peaks
 from trtconvert.calibration.ranges import threshold
@@ -29,13 +29,14 @@ from trtconvert.calibration.reader import ImageReader
 from trtconvert.calibration.table import read_factors, read_table
 from trtconvert.decision import Decision
 from trtconvert.graph_view import GraphView, lift_constants, node_name
-from trtconvert.passes.emulate_fp16 import emulate_fp16
-from trtconvert.passes.fp16 import convert_to_fp16
+from trtconvert.passes.emulate_half import emulate_half
+from trtconvert.passes.half import convert_to_half
+from trtconvert.passes.half_types import FP16, HalfType
 from trtconvert.passes.placement import Placement, place_int8
 from trtconvert.passes.quantize import insert_qdq, raise_opset
 from trtconvert.passes.uint8 import with_uint8_activations
 from trtconvert.progress import Progress
-from trtconvert.search.cost import added_cost, flops_by_precision
+from trtconvert.search.cost import added_cost, flops_by_precision, node_flops
 from trtconvert.search.noise import AnswerNoise, int8_noise
 from trtconvert.typed import TypedGraph
 from visionrt.errors import ModelError, UsageError
@@ -63,7 +64,7 @@ class Typer(Protocol):
 
         Args:
             raised: reasons by name of nodes that are not int8.
-            float32: reasons by name of nodes that are not float16.
+            float32: reasons by name of nodes that are not float16 or bfloat16.
         """
         ...
 
@@ -88,8 +89,8 @@ class Fp32Typer:
         )
 
 
-class Fp16Typer:
-    """float16, by the rules of :mod:`trtconvert.passes.fp16_rules`."""
+class HalfTyper:
+    """float16 or bfloat16, by the rules of :mod:`trtconvert.passes.half_rules`."""
 
     def __init__(
         self,
@@ -97,7 +98,10 @@ class Fp16Typer:
         recipe: Recipe,
         options: CalibrationOptions | None,
         progress: Progress,
+        half: HalfType = FP16,
     ) -> None:
+        self.half = half
+        clean = raise_opset(clean, half.opset)
         self.clean = clean
         self.view = GraphView(lift_constants(clean))
         self._peaks: dict[str, float] = {}
@@ -106,10 +110,10 @@ class Fp16Typer:
             self._peaks = measure_peaks(view, reader_for(view, recipe, options), progress)
 
     def typed(self, raised: Reasons | None = None, float32: Reasons | None = None) -> TypedGraph:
-        """The float16 graph; ``raised`` has nothing to act on."""
-        model, decisions = convert_to_fp16(self.clean, self._peaks, float32)
+        """The 16-bit graph; ``raised`` has nothing to act on."""
+        model, decisions = convert_to_half(self.clean, self._peaks, float32, self.half)
         return TypedGraph(
-            *("fp16", model, self.clean, "fp32", emulate_fp16(model), tuple(decisions)),
+            *(self.half.name, model, self.clean, "fp32", emulate_half(model), tuple(decisions)),
             flops_by_precision=flops_by_precision(self.view, decisions),
         )
 
@@ -162,11 +166,11 @@ class Int8Typer:
         """The int8 graph over a float16 remainder."""
         placement = self.placement(raised)
         quantized = insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
-        model, fp16_decisions = convert_to_fp16(quantized, keep=float32)
+        model, fp16_decisions = convert_to_half(quantized, keep=float32)
         decisions = _merged(placement, fp16_decisions)
         return TypedGraph(
             *("int8", model, with_uint8_activations(quantized), "int8"),
-            *(emulate_fp16(model), decisions),
+            *(emulate_half(model), decisions),
             self.thresholds,
             self.report,
             tuple(self._warnings),
@@ -233,9 +237,24 @@ class Int8Typer:
             }
             missing_db = self._missing_db(measure)
             if missing_db <= 0:
+                self._spend_spare(noise, added)
                 return
             # Noises that add up to more than their sum: ask for as much more as is missing.
             least_db += missing_db
+
+    def _spend_spare(self, noise: Mapping[str, float], added: Mapping[str, float]) -> None:
+        """Keep further layers float where so few multiplications are that it costs little."""
+        flops = {
+            node_name(node): node_flops(self.view, node) for node in self.view.model.graph.node
+        }
+        kept = [name for name, count in flops.items() if count and name not in noise]
+        kept += [name for name in noise if name in self._noisy]
+        most = (1 - SPARE_SHARE) * sum(flops.values())
+        self._noisy |= {
+            name: f"int8 brings {10 * math.log10(noise[name]):.1f} dB of noise here, and float "
+            "costs little"
+            for name in spare(noise, added, flops, kept, most)
+        }
 
     def _missing_db(self, measure: AnswerNoise) -> float:
         placement = self.placement()

@@ -8,17 +8,20 @@ brings alone estimates what all bring together. A limit per node cannot: fifty n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-# A class is one decision per image, and wins by a margin. Of thousands of anchors or pixels, some
-# always are near the threshold that decides.
-_DENSE_TASKS = frozenset({"detect", "instances", "obb", "segment"})
-_DENSE_SNR_DB, _SNR_DB = 31.0, 26.0
+# Signal to noise of the raw answers, in decibels. A mask is as good as its pixels near the border,
+# where the answers are small; a box counts as found while it overlaps by half.
+_LEAST_SNR_DB = {"classify": 26.0, "segment": 27.0, "keypoints": 23.0}
+_BOXES_SNR_DB = 22.0
+# Beyond that, float is spent on the answers while this share of all multiplications stays int8,
+# and no further than this.
+SPARE_SHARE, _SPARE_DB = 0.8, 34.0
 
 
 def least_snr_db(task: str) -> float:
     """Signal to noise of the raw answers that a task asks for, in decibels."""
-    return _DENSE_SNR_DB if task in _DENSE_TASKS else _SNR_DB
+    return _LEAST_SNR_DB.get(task, _BOXES_SNR_DB)
 
 
 def over_budget(
@@ -34,8 +37,7 @@ def over_budget(
     if least_db == 0:
         return []
     budget = 10 ** (-least_db / 10)
-    worth = {node: value / max(added_cost[node], 1.0) for node, value in noise.items()}
-    ranked = sorted(noise, key=lambda node: (-worth[node], node))
+    ranked = _by_worth(noise, added_cost)
     left = math.fsum(noise.values())
     kept: list[str] = []
     for node in ranked:
@@ -49,3 +51,36 @@ def over_budget(
             kept.remove(node)
             left += noise[node]
     return kept
+
+
+def spare(
+    noise: Mapping[str, float],
+    added_cost: Mapping[str, float],
+    flops: Mapping[str, int],
+    kept: Collection[str],
+    most_flops: float,
+) -> list[str]:
+    """Further nodes to keep float, the most noise per cost first.
+
+    Args:
+        noise, added_cost: as of :func:`over_budget`.
+        flops: of each node.
+        kept: nodes that are float already.
+        most_flops: that these and the further ones may have together.
+    """
+    left = math.fsum(value for node, value in noise.items() if node not in kept)
+    used = sum(flops[node] for node in kept)
+    found: list[str] = []
+    for node in _by_worth(noise, added_cost):
+        if left <= 10 ** (-_SPARE_DB / 10):
+            break
+        if node not in kept and used + flops[node] <= most_flops:
+            found.append(node)
+            left -= noise[node]
+            used += flops[node]
+    return found
+
+
+def _by_worth(noise: Mapping[str, float], added_cost: Mapping[str, float]) -> list[str]:
+    worth = {node: value / max(added_cost[node], 1.0) for node, value in noise.items()}
+    return sorted(noise, key=lambda node: (-worth[node], node))

@@ -28,8 +28,8 @@ class CalibrationOptions:
         least_snr_db: a layer whose int8 output has a lower signal-to-noise ratio on the images
             stays float; 0 sets no limit. At 20 dB the noise has a tenth of the signal's amplitude.
         least_total_snr_db: signal to noise of the raw answers; layers stay float, the most noise
-            per cost first, until it is reached. At 26 dB the noise has 5 % of the signal's
-            amplitude; 0 sets no limit, None takes the task's (``noise_budget.py``).
+            per cost first, until it is reached. At 26 dB the noise has 5 % of the amplitude of
+            what varies in them; 0 sets no limit, None takes the task's (``noise_budget.py``).
         equalization: even out the channels of tensors that share a scale, where it pays.
     """
 

@@ -32,7 +32,7 @@ _ROWS = 20
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.option("--precision", type=click.Choice(("fp16", "int8")), required=True)
+@click.option("--precision", type=click.Choice(("fp16", "bf16", "int8")), required=True)
 @click.option("--images", type=PATH, required=True, metavar="DIR", help="Images to measure on.")
 @click.option(
     "-n",

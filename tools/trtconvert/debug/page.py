@@ -12,7 +12,7 @@ from html import escape
 from trtconvert.debug.layers import EXACT, MEASURED, NOT_FINITE, SILENT, LayerFigures
 from trtconvert.debug.report import DebugReport
 
-_COLORS = {"int8": "#d9480f", "fp16": "#1971c2", "fp32": "#2f9e44"}
+_COLORS = {"int8": "#d9480f", "fp16": "#1971c2", "bf16": "#0c8599", "fp32": "#2f9e44"}
 _OTHER = "#868e96"
 _WIDTH, _HEIGHT = 1200, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 26, 34

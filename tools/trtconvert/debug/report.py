@@ -30,7 +30,7 @@ class DebugOptions:
 
     Attributes:
         model: the ONNX file.
-        precision: ``fp16`` or ``int8``.
+        precision: ``fp16``, ``bf16`` or ``int8``.
         images: folder to measure on.
         count: how many of them, at even steps; all where there are fewer.
         recipe, shapes: as for a build.

@@ -10,7 +10,7 @@ from onnx import ModelProto
 from trtconvert.load import load_model
 from trtconvert.operating_point import fp32_recipe
 from trtconvert.pair import Side
-from trtconvert.passes.emulate_fp16 import emulate_fp16
+from trtconvert.passes.emulate_half import emulate_half
 from visionrt.engine_file import EngineFile
 from visionrt.errors import EngineFileError, UsageError
 from visionrt.recipe import Recipe
@@ -93,7 +93,7 @@ def _engine(path: Path, *, typed: bool) -> Source:
         data = file.read(member)
     if not typed:
         return Source(path, f"CPU twin, {manifest.twin_precision}", data, manifest.recipe, True)
-    graph = emulate_fp16(ModelProto.FromString(data)).SerializeToString()
+    graph = emulate_half(ModelProto.FromString(data)).SerializeToString()
     return Source(path, f"typed graph, {manifest.precision}", graph, manifest.recipe, False)
 
 

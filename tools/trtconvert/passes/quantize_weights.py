@@ -57,7 +57,7 @@ def dequantized_weight(weight: NDArray[np.float32], axis: int) -> NDArray[np.flo
 def int8_constant(
     view: GraphView, name: str, axis: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """:func:`quantized_weight` of a graph's constant; made once, kept as long as ``view``."""
+    """:func:`quantized_weight` of a constant; made once and kept as long as ``view``."""
     made = _MADE.setdefault(view, {})
     if (name, axis) not in made:
         made[name, axis] = quantized_weight(view.array(name).astype(np.float32), axis)

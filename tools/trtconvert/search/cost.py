@@ -19,7 +19,7 @@ from trtconvert.graph_view import GraphView, node_name
 
 # Of common GPUs between SM 75 and SM 120: dense int8 operations per second over bytes per second.
 FLOPS_PER_BYTE = 300.0
-ELEMENT_BYTES = {"int8": 1, "fp16": 2, "fp32": 4}
+ELEMENT_BYTES = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
 

@@ -5,12 +5,13 @@ int8: graphs in which int8 nodes are a choice between two forms, made by an inpu
 it, with that node in int8. The noise is measured where the last convolutions and products write:
 behind a Softmax or an argmax every small error reads 0.
 
-float16: the rounding of each node's results and constants by itself, relative to their power, and
-infinite where one leaves float16's range. One session, one pass.
+16 bits: the rounding of each node's results and constants by itself, relative to their power, and
+infinite where one leaves the type's range. One session, one pass.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,11 +27,15 @@ from trtconvert.graph_view import (
     node_name,
     replace_nodes,
 )
-from trtconvert.passes.fp16_rules import FLOAT, FLOAT16, FP16_MAX
+from trtconvert.passes.half_rules import FLOAT
+from trtconvert.passes.half_types import FP16, HalfType, rounded
 from trtconvert.passes.placement import INT8_OPS, Placement
 from trtconvert.progress import Progress
 from trtconvert.search.choices import CHOICES, ChoiceGraph, choice_graphs
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
+
+# Positions of a map that make a mean.
+_ENOUGH = 16
 
 
 def int8_noise(
@@ -56,16 +61,16 @@ def int8_noise(
     noise: dict[str, float] = {}
     for part in parts:
         backend = OnnxRuntimeBackend(part.model().SerializeToString(), as_written=True)
-        for index, name in enumerate(part.nodes):
+        for index, node in enumerate(part.nodes):
             choice = np.zeros(len(part.nodes), np.bool_)
             choice[index] = True
             total = 0.0
             for values in clean:
                 feed = {tensor: values[tensor] for tensor in part.inputs}
                 found = backend.run({**feed, CHOICES: choice})
-                total += sum(_relative_noise(values[a], found[a]) for a in found) / len(answers)
+                total += relative_noise({name: values[name] for name in answers}, found)
                 progress("Ranking nodes", len(noise) + 1, len(placement.nodes))
-            noise[name] = total / max(len(tensors), 1)
+            noise[node] = total / max(len(tensors), 1)
         backend.close()
     return noise
 
@@ -90,9 +95,9 @@ class AnswerNoise:
         backend = OnnxRuntimeBackend(model.SerializeToString(), as_written=True)
         total = 0.0
         for tensor, clean in zip(self._tensors, self._clean, strict=True):
-            noisy = backend.run({self._input: tensor})
-            total += sum(_relative_noise(clean[a], noisy[a]) for a in self._answers)
-        return total / len(self._answers) / max(len(self._tensors), 1)
+            answers = {name: clean[name] for name in self._answers}
+            total += relative_noise(answers, backend.run({self._input: tensor}))
+        return total / max(len(self._tensors), 1)
 
 
 def _float_runs(
@@ -125,8 +130,11 @@ def raw_answers(view: GraphView) -> list[str]:
     return found or [name for name in view.outputs if view.elem_type.get(name) == FLOAT]
 
 
-def fp16_noise(
-    view: GraphView, images: Iterable[NDArray[Any]], progress: Progress
+def half_noise(
+    view: GraphView,
+    images: Iterable[NDArray[Any]],
+    progress: Progress,
+    half: HalfType = FP16,
 ) -> dict[str, float]:
     """Rounding noise over signal of each node that writes float32, by node name.
 
@@ -134,12 +142,15 @@ def fp16_noise(
         view: of the float32 graph.
         images: a few input tensors.
         progress: called after each image.
+        half: the type to round to.
     """
     nodes = [n for n in view.model.graph.node if _written(view, n)]
     tensors = [name for node in nodes for name in _written(view, node)]
-    backend = OnnxRuntimeBackend(_rounding_graph(view, tensors).SerializeToString())
+    backend = OnnxRuntimeBackend(_rounding_graph(view, tensors, half).SerializeToString())
     noise = {
-        node_name(node): max((_constant_noise(view, name) for name in node.input), default=0.0)
+        node_name(node): max(
+            (_constant_noise(view, name, half) for name in node.input), default=0.0
+        )
         for node in nodes
     }
     inputs = list(images)
@@ -153,9 +164,33 @@ def fp16_noise(
     return noise
 
 
-def _relative_noise(clean: NDArray[Any], noisy: NDArray[Any]) -> float:
-    difference = noisy.astype(np.float64) - clean
-    return _share(np.square(difference).sum(), np.square(clean, dtype=np.float64).sum())
+def relative_noise(clean: Mapping[str, NDArray[Any]], noisy: Mapping[str, NDArray[Any]]) -> float:
+    """Power of the difference over that of what varies, the mean of all answers.
+
+    Each answer counts by its number of positions: so many decisions hang on it. Where there are
+    enough of them, a map's mean per channel is no signal: the logits of a background class are
+    large everywhere.
+
+    Args:
+        clean: all answers.
+        noisy: those that may differ; the others are clean.
+    """
+    total = sum(_positions(answer) for answer in clean.values())
+    return sum(
+        _positions(clean[name]) / total * _answer_noise(clean[name], answer)
+        for name, answer in noisy.items()
+    )
+
+
+def _positions(answer: NDArray[Any]) -> int:
+    return math.prod(answer.shape[2:])
+
+
+def _answer_noise(clean: NDArray[Any], noisy: NDArray[Any]) -> float:
+    exact = clean.astype(np.float64)
+    is_map = _positions(exact) >= _ENOUGH
+    mean = exact.mean(axis=tuple(range(2, exact.ndim)), keepdims=True) if is_map else exact.mean()
+    return _share(np.square(noisy - exact).sum(), np.square(exact - mean).sum())
 
 
 def _share(noise: Any, signal: Any) -> float:
@@ -165,8 +200,8 @@ def _share(noise: Any, signal: Any) -> float:
     return value / power if power > 0 else float(value > 0)
 
 
-def _rounding_graph(view: GraphView, tensors: Sequence[str]) -> ModelProto:
-    """Two outputs per tensor: the power of its rounding to float16, and its own."""
+def _rounding_graph(view: GraphView, tensors: Sequence[str], half: HalfType) -> ModelProto:
+    """Two outputs per tensor: the power of its rounding, and its own."""
     out = ModelProto()
     out.CopyFrom(view.model)
     names = FreshNames(out)
@@ -184,8 +219,8 @@ def _rounding_graph(view: GraphView, tensors: Sequence[str]) -> ModelProto:
     for node in view.model.graph.node:
         nodes.append(node)
         for name in behind.get(node_name(node), ()):
-            half = add("Cast", [name], to=FLOAT16)
-            error = add("Sub", [add("Cast", [half], to=FLOAT), name])
+            short = add("Cast", [name], to=half.onnx_type)
+            error = add("Sub", [add("Cast", [short], to=FLOAT), name])
             for value in (error, name):
                 power = add("ReduceSum", [add("Mul", [value, value])], keepdims=0)
                 out.graph.output.append(float_output(power))
@@ -198,10 +233,11 @@ def _written(view: GraphView, node: NodeProto) -> list[str]:
     return [name for name in node.output if view.elem_type.get(name) == FLOAT]
 
 
-def _constant_noise(view: GraphView, name: str) -> float:
+def _constant_noise(view: GraphView, name: str, half: HalfType) -> float:
     if name not in view.initializers or view.elem_type[name] != FLOAT:
         return 0.0
     value = view.array(name).astype(np.float64)
-    if np.abs(value).max(initial=0.0) > FP16_MAX:
+    if np.abs(value).max(initial=0.0) > half.largest:
         return float("inf")
-    return _share(np.square(value.astype(np.float16) - value).sum(), np.square(value).sum())
+    error = rounded(value.astype(np.float32), half) - value
+    return _share(np.square(error).sum(), np.square(value).sum())

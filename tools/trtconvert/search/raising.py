@@ -22,12 +22,13 @@ from typing import Any
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.evidence import Evidence
 from trtconvert.graph_view import GraphView, node_name
+from trtconvert.passes.half_types import FP16
 from trtconvert.progress import Progress
 from trtconvert.search.cost import added_cost, total_cost
 from trtconvert.search.fewest import Oracle, fewest
-from trtconvert.search.noise import fp16_noise, int8_noise
+from trtconvert.search.noise import half_noise, int8_noise
 from trtconvert.typed import TypedGraph
-from trtconvert.typers import Int8Typer, Typer
+from trtconvert.typers import HalfTyper, Int8Typer, Typer
 from trtconvert.verify import MaxDrop, enforce, synthetic_images
 from visionrt.errors import AccuracyError
 from visionrt.metrics import Agreement
@@ -108,9 +109,12 @@ class Search:
         self._found: dict[tuple[frozenset[str], frozenset[str]], Agreement] = {}
         self._raised: tuple[str, ...] = ()
         self._float32: tuple[str, ...] = ()
+        self._half = typer.half.name if isinstance(typer, HalfTyper) else FP16.name
         self._first = typer.typed()
         self._kinds = {d.node: d.op_type for d in self._first.decisions}
-        self._ranked = self._suspects(self._first, "int8") or self._suspects(self._first, "fp16")
+        self._ranked = self._suspects(self._first, "int8") or self._suspects(
+            self._first, self._half
+        )
 
     @property
     def typed(self) -> TypedGraph:
@@ -134,7 +138,7 @@ class Search:
         everything = frozenset(int8)
         if not int8 or not self._holds(everything, frozenset()):
             without = self._typed(everything, frozenset())
-            ranked = self._by_worth(self._suspects(without, "fp16"), "fp16")
+            ranked = self._by_worth(self._suspects(without, self._half), self._half)
             oracle = Oracle(lambda kept: self._holds(everything, kept))
             kept = fewest(ranked, oracle)
             if kept is None:
@@ -154,7 +158,7 @@ class Search:
         is_int8 = bool(self._suspects(self._first, "int8"))
         present = self._raised if is_int8 else self._float32
         if set(self._ranked) != set(self._noise):
-            self._ranked = self._by_worth(self._ranked, "int8" if is_int8 else "fp16")
+            self._ranked = self._by_worth(self._ranked, "int8" if is_int8 else self._half)
         rest = [name for name in self._ranked if name not in present]
         more = rest[: max(len(present), math.ceil(len(self._ranked) / 8))]
         if is_int8:
@@ -202,13 +206,13 @@ class Search:
     def _typed(self, raised: frozenset[str], float32: frozenset[str]) -> TypedGraph:
         return self.typer.typed(
             {name: self._reason(name, "int8") for name in raised},
-            {name: self._reason(name, "float16") for name in float32},
+            {name: self._reason(name, self._half) for name in float32},
         )
 
     def _reason(self, name: str, narrow: str) -> str:
         noise = _decibels(self._noise, name)
         if self._noise.get(name) == math.inf:
-            return "raised from float16, which it overflows"
+            return f"raised from {narrow}, which it overflows"
         if noise is None:
             return f"raised from {narrow} so that the answers hold"
         return f"raised from {narrow} so that the answers hold: alone it brings {noise:.0f} dB"
@@ -256,7 +260,8 @@ class Search:
             typer = self.typer
             placement = typer.placement()
             return int8_noise(typer.view, placement, typer.thresholds, images, self._progress)
-        return fp16_noise(self.typer.view, images, self._progress)
+        half = self.typer.half if isinstance(self.typer, HalfTyper) else FP16
+        return half_noise(self.typer.view, images, self._progress, half)
 
     def _images(self) -> Iterable[Any]:
         spec, batch = self._tuning.recipe.preprocess, _batch_of(self.typer.view)

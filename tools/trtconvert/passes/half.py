@@ -1,6 +1,6 @@
-"""Converts a float32 graph to a strongly typed float16 one.
+"""Converts a float32 graph to a strongly typed float16 or bfloat16 one.
 
-Which nodes change is decided by :mod:`trtconvert.passes.fp16_rules`. The rewrite:
+Which nodes change is decided by :mod:`trtconvert.passes.half_rules`. The rewrite:
 
 1. Inputs and outputs of the graph keep their names and types; Casts stand at the edges.
 2. A tensor has the type its producer gives it; a reader that wants the other type reads a Cast.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -29,36 +28,37 @@ from trtconvert.graph_view import (
     replace_nodes,
 )
 from trtconvert.passes.dims import infer_shapes
-from trtconvert.passes.fp16_rules import FLOAT, FLOAT16, decide_fp16, float32_places
+from trtconvert.passes.half_rules import FLOAT, decide_half, float32_places
+from trtconvert.passes.half_types import FP16, HalfType, rounded_tensor
 from visionrt.errors import ModelError
 
-_SUFFIX: dict[int, str] = {FLOAT: "fp32", FLOAT16: "fp16"}
 
-
-def convert_to_fp16(
+def convert_to_half(
     model: ModelProto,
     observed: Mapping[str, float] | None = None,
     keep: Mapping[str, str] | None = None,
+    half: HalfType = FP16,
 ) -> tuple[ModelProto, list[Decision]]:
-    """The float16 form of ``model`` and a decision for each of its nodes.
+    """The 16-bit form of ``model`` and a decision for each of its nodes.
 
     Args:
         model: a flat float32 graph; it is not changed.
         observed: largest absolute value seen by tensor name, from calibration images; tensors
-            near float16's limit stay float32.
+            near the type's limit stay float32.
         keep: reasons by name of nodes that stay float32.
+        half: the type to convert to. Convolutions take bfloat16 from opset 22 on.
 
     Raises:
         ModelError: control flow, or types that do not fit together.
     """
     view = GraphView(lift_constants(model))
-    decisions = decide_fp16(view, observed or {}, keep)
-    out = _Rewrite(view, decisions).run()
+    decisions = decide_half(view, observed or {}, keep, half)
+    out = _Rewrite(view, decisions, half).run()
     try:
         onnx.checker.check_model(out, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(
-            "a graph that is valid in float16",
+            f"a graph that is valid in {half.long_name}",
             got=one_line(error),
             fix="Use --precision fp32, and report the model.",
         ) from error
@@ -66,8 +66,10 @@ def convert_to_fp16(
 
 
 class _Rewrite:
-    def __init__(self, view: GraphView, decisions: list[Decision]) -> None:
+    def __init__(self, view: GraphView, decisions: list[Decision], half: HalfType) -> None:
         self.view = view
+        self.half = half
+        self.suffix: dict[int, str] = {FLOAT: "fp32", half.onnx_type: half.name}
         self.decisions = decisions
         self.names = FreshNames(view.model)
         self.nodes: list[NodeProto] = []
@@ -81,7 +83,9 @@ class _Rewrite:
         for name in view.inputs:
             self.current[name] = (name, view.elem_type[name])
         for node, decision in zip(view.model.graph.node, self.decisions, strict=True):
-            self._convert(node, FLOAT16 if decision.precision == "fp16" else FLOAT)
+            self._convert(
+                node, self.half.onnx_type if decision.precision == self.half.name else FLOAT
+            )
         self._restore_outputs()
         out = ModelProto()
         out.CopyFrom(view.model)
@@ -102,7 +106,10 @@ class _Rewrite:
             return
         new = NodeProto()
         new.CopyFrom(node)
-        wants = {i: precision if admits else FLOAT for i, _, admits in float32_places(view, node)}
+        wants = {
+            i: precision if admits else FLOAT
+            for i, _, admits in float32_places(view, node, self.half)
+        }
         if node.op_type == "Resize":
             # The region of interest is a position, whatever the image's type.
             wants = {i: t if i == 0 else FLOAT for i, t in wants.items()}
@@ -128,7 +135,7 @@ class _Rewrite:
         """Name and type of a tensor as it stands; a constant takes the preferred float type."""
         if name in self.view.initializers:
             kind = self.view.elem_type[name]
-            kind = preferred if kind == FLOAT and preferred == FLOAT16 else kind
+            kind = preferred if kind == FLOAT and preferred == self.half.onnx_type else kind
             return self._constant(name, kind), kind
         return self.current[name]
 
@@ -141,7 +148,7 @@ class _Rewrite:
             return present
         key = (present, kind)
         if key not in self.casts:
-            cast = self.names(f"{present}_{_SUFFIX[kind]}")
+            cast = self.names(f"{present}_{self.suffix[kind]}")
             self.nodes.append(
                 helper.make_node(
                     "Cast", [present], [cast], name=self.names(f"{cast}_cast"), to=kind
@@ -157,9 +164,9 @@ class _Rewrite:
             if kind == source.data_type:
                 self.constants[key] = source
             else:
-                with np.errstate(over="ignore"):
-                    value = numpy_helper.to_array(source).astype(np.float16)
-                self.constants[key] = numpy_helper.from_array(value, self.names(f"{name}_fp16"))
+                label = self.names(f"{name}_{self.half.name}")
+                value = numpy_helper.to_array(source)
+                self.constants[key] = rounded_tensor(value, self.half, label)
         return self.constants[key].name
 
     def _restore_outputs(self) -> None:
@@ -174,7 +181,7 @@ class _Rewrite:
                 continue
             inner = present
             if present == name:
-                inner = self.names(f"{name}_{_SUFFIX[kind]}")
+                inner = self.names(f"{name}_{self.suffix[kind]}")
                 self._rename(name, inner)
             cast = self.casts.get((present, wanted))
             if cast is not None:

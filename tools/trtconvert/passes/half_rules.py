@@ -1,25 +1,26 @@
-"""Decides which nodes of a graph compute in float16.
+"""Decides which nodes of a graph compute in float16, or in bfloat16.
 
 Rules, the first that applies:
 
 1. *No float*: a node without float32 tensors is left alone.
-2. *Schema*: every type variable that stands for float32 at the node must admit float16, and a
+2. *Schema*: every type variable that stands for float32 at the node must admit the type, and a
    result's type must follow from an input's, or the node stays float32. Places the schema fixes to
    float32 (the scales of Resize) stay so in either case.
-3. *Unsafe operators*: those whose result or inner sum leaves float16's range or grid on ordinary
-   inputs (``UNSAFE``) stay float32.
-4. *Coordinates*: float16 has no integer above 2048 without gaps. Numbers cast from integers, the
-   element-wise arithmetic on them, and the arithmetic whose result is cast to an integer index
-   stay float32. Casts from bool, int8 and uint8 are exact, so an image input is no coordinate.
-5. *Constants*: a finite value above 65504, or a tensor that would become all zeros (an epsilon),
-   keeps its consumers float32.
-6. *Observed range*: a tensor that was seen above 65504 / 4 keeps its producer and consumers
-   float32.
+3. *Unsafe operators*: those whose result or inner sum leaves the type's range or grid on ordinary
+   inputs (``half_types.py``) stay float32.
+4. *Coordinates*: above 2048 (bfloat16: 256) there are gaps between integers. Numbers cast from
+   integers, the element-wise arithmetic on them, and the arithmetic whose result is cast to an
+   integer index stay float32. Casts from bool, int8 and uint8 are exact, so an image input is no
+   coordinate.
+5. *Constants*: a finite value above the largest number, or a tensor that would become all zeros
+   (an epsilon), keeps its consumers float32.
+6. *Observed range*: a tensor that was seen above a quarter of the largest number keeps its
+   producer and consumers float32.
 7. *Data movement* and ``QuantizeLinear`` follow the precision of what they read: no Cast is
    spent on them.
 8. *Kept*: a node that the caller keeps float32, and whoever reads its results: a value that
-   float16 cannot hold must not be cast on the way to its reader.
-9. The rest is float16.
+   the type cannot hold must not be cast on the way to its reader.
+9. The rest is converted.
 """
 
 from __future__ import annotations
@@ -33,38 +34,11 @@ from onnx import NodeProto, TensorProto
 from trtconvert.decision import Decision
 from trtconvert.graph import CORE_DOMAINS
 from trtconvert.graph_view import GraphView, attribute, node_name
+from trtconvert.passes.half_types import FP16, HalfType, rounded
 
 FLOAT = TensorProto.FLOAT
-FLOAT16 = TensorProto.FLOAT16
-FP16_MAX = float(np.finfo(np.float16).max)
-# Two bits of headroom over what the calibration images showed.
-_OBSERVED_LIMIT = FP16_MAX / 4
-
-_SQUARES = "sums squares, which overflow at inputs of 256"
-_NORM = "normalises by a sum of squares"
-UNSAFE: dict[str, str] = {
-    "Exp": "exp(x) overflows above x = 11",
-    "Pow": "a power leaves float16's range",
-    "Reciprocal": "1/x overflows below x = 1.5e-5",
-    "CumSum": "a running sum loses its small terms",
-    "ReduceSum": "a long sum overflows",
-    "ReduceProd": "a product overflows",
-    "ReduceL2": _SQUARES,
-    "ReduceSumSquare": _SQUARES,
-    "ReduceLogSum": "a long sum overflows",
-    "ReduceLogSumExp": "exp(x) overflows above x = 11",
-    "LpNormalization": _NORM,
-    "LRN": _NORM,
-    "MeanVarianceNormalization": _NORM,
-    "LayerNormalization": _NORM,
-    "RMSNormalization": _NORM,
-    "InstanceNormalization": _NORM,
-    "GroupNormalization": _NORM,
-    "GridSample": "sampling positions need more than 11 bits",
-    "RoiAlign": "sampling positions need more than 11 bits",
-    "Range": "counts in steps",
-    "NonMaxSuppression": "box coordinates need more than 11 bits",
-}
+# Two bits of it, over what the calibration images showed.
+_HEADROOM = 4
 
 # Results are copies of inputs.
 MOVEMENT = frozenset(
@@ -81,11 +55,14 @@ _ELEMENTWISE = frozenset(
     )
 )
 _EXACT_INTEGERS = (TensorProto.BOOL, TensorProto.INT8, TensorProto.UINT8)
-_FLOATS = (FLOAT, FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+_FLOATS = (FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
-def decide_fp16(
-    view: GraphView, observed: Mapping[str, float], keep: Mapping[str, str] | None = None
+def decide_half(
+    view: GraphView,
+    observed: Mapping[str, float],
+    keep: Mapping[str, str] | None = None,
+    half: HalfType = FP16,
 ) -> list[Decision]:
     """One decision per node of ``view``, in graph order.
 
@@ -93,6 +70,7 @@ def decide_fp16(
         view: of a float32 graph, with or without Q/DQ pairs.
         observed: largest absolute value seen by tensor name; may be empty.
         keep: reasons by name of nodes that stay float32.
+        half: the type of the others.
     """
     keep = keep or {}
     coordinates = _coordinate_nodes(view)
@@ -100,8 +78,8 @@ def decide_fp16(
     home: dict[str, str] = dict.fromkeys(view.inputs, "fp32")
     decisions = []
     for index, node in enumerate(view.model.graph.node):
-        precision, reason = _decide(view, node, index in coordinates, observed, home)
-        if precision == "fp16":
+        precision, reason = _decide(view, node, index in coordinates, observed, home, half)
+        if precision == half.name:
             kept = _kept_reason(node, keep, held)
             precision, reason = ("fp32", kept) if kept else (precision, reason)
         for name in node.output:
@@ -119,12 +97,14 @@ def _kept_reason(node: NodeProto, keep: Mapping[str, str], held: Mapping[str, st
     return None if source is None else f"reads {source}, which stays float32"
 
 
-def float32_places(view: GraphView, node: NodeProto) -> Iterator[tuple[int, str, bool]]:
-    """Inputs of ``node`` that hold float32: ``(index, type variable, may be float16)``."""
+def float32_places(
+    view: GraphView, node: NodeProto, half: HalfType
+) -> Iterator[tuple[int, str, bool]]:
+    """Inputs of ``node`` that hold float32: ``(index, type variable, may be half)``."""
     schema = _schema(view, node)
     for index, name in enumerate(node.input):
         if name and view.elem_type.get(name) == FLOAT:
-            yield index, *_variable(schema, index, inputs=True)
+            yield index, *_variable(schema, index, half, inputs=True)
 
 
 def _decide(
@@ -133,35 +113,42 @@ def _decide(
     is_coordinate: bool,
     observed: Mapping[str, float],
     home: Mapping[str, str],
+    half: HalfType,
 ) -> tuple[str, str]:
     reads = [name for name in node.input if view.elem_type.get(name) == FLOAT]
     writes = [name for name in node.output if view.elem_type.get(name) == FLOAT]
     if not reads and not writes:
         return "integer", "holds no float tensor"
-    for reason in _float32_reasons(view, node, is_coordinate, observed):
+    for reason in _float32_reasons(view, node, is_coordinate, observed, half):
         return "fp32", reason
     if node.op_type in MOVEMENT or node.op_type == "QuantizeLinear":
         data = reads if node.op_type == "Concat" else reads[:1]
         if any(home.get(name) == "fp32" for name in data):
             return "fp32", "follows its input"
-    return "fp16", "float arithmetic"
+    return half.name, "float arithmetic"
 
 
 def _float32_reasons(
-    view: GraphView, node: NodeProto, is_coordinate: bool, observed: Mapping[str, float]
+    view: GraphView,
+    node: NodeProto,
+    is_coordinate: bool,
+    observed: Mapping[str, float],
+    half: HalfType,
 ) -> Iterator[str]:
     """Rules 2 to 6."""
-    yield from _schema_reasons(view, node)
-    if node.op_type in UNSAFE and node.domain in CORE_DOMAINS:
-        yield UNSAFE[node.op_type]
+    yield from _schema_reasons(view, node, half)
+    if node.op_type in half.unsafe and node.domain in CORE_DOMAINS:
+        yield half.unsafe[node.op_type]
     if is_coordinate:
-        yield "coordinates: float16 skips integers above 2048"
+        yield f"coordinates: {half.long_name} skips integers above {half.integers}"
     for name in node.input:
         if name in view.initializers and view.elem_type[name] == FLOAT:
-            yield from _constant_reasons(view, name)
+            yield from _constant_reasons(view, name, half)
     for name in (*node.input, *node.output):
-        if observed.get(name, 0.0) > _OBSERVED_LIMIT:
-            yield f"{name} reached {observed[name]:.3g}, too near float16's 65504"
+        if observed.get(name, 0.0) > half.largest / _HEADROOM:
+            yield (
+                f"{name} reached {observed[name]:.3g}, too near {half.long_name}'s {half.largest:g}"
+            )
 
 
 def _schema(view: GraphView, node: NodeProto) -> onnx.defs.OpSchema | None:
@@ -170,21 +157,23 @@ def _schema(view: GraphView, node: NodeProto) -> onnx.defs.OpSchema | None:
     return onnx.defs.get_schema(node.op_type, view.opset)
 
 
-def _variable(schema: onnx.defs.OpSchema | None, index: int, *, inputs: bool) -> tuple[str, bool]:
+def _variable(
+    schema: onnx.defs.OpSchema | None, index: int, half: HalfType, *, inputs: bool
+) -> tuple[str, bool]:
     if schema is None:
         return "", False
     formal = schema.inputs if inputs else schema.outputs
     # A variadic parameter is the last one and stands for all that follow.
     parameter = formal[min(index, len(formal) - 1)]
-    return parameter.type_str, "tensor(float16)" in parameter.types
+    return parameter.type_str, half.schema_type in parameter.types
 
 
-def _schema_reasons(view: GraphView, node: NodeProto) -> Iterator[str]:
+def _schema_reasons(view: GraphView, node: NodeProto, half: HalfType) -> Iterator[str]:
     schema = _schema(view, node)
     if schema is None:
         yield f"{node.domain or 'ai.onnx'}.{node.op_type} is not a standard operator"
         return
-    places = list(float32_places(view, node))
+    places = list(float32_places(view, node, half))
     # A type written out ("tensor(float)") is fixed, and no obstacle beside others that are free.
     fixed = any(not admits and not kind.startswith("tensor(") for _, kind, admits in places)
     if fixed or (places and not any(admits for _, _, admits in places)):
@@ -193,7 +182,7 @@ def _schema_reasons(view: GraphView, node: NodeProto) -> Iterator[str]:
     for index, name in enumerate(node.output):
         if view.elem_type.get(name) != FLOAT:
             continue
-        kind, admits = _variable(schema, index, inputs=False)
+        kind, admits = _variable(schema, index, half, inputs=False)
         if not admits:
             yield f"{node.op_type} writes float32 only"
         elif kind not in free and not _follows_anyway(node):
@@ -209,13 +198,13 @@ def _follows_anyway(node: NodeProto) -> bool:
     return node.op_type == "Cast"
 
 
-def _constant_reasons(view: GraphView, name: str) -> Iterator[str]:
+def _constant_reasons(view: GraphView, name: str, half: HalfType) -> Iterator[str]:
     value = np.abs(view.array(name).astype(np.float64))
     largest = value[np.isfinite(value)].max(initial=0.0)
-    if largest > FP16_MAX:
-        yield f"constant {name} holds {largest:.3g}, beyond float16's 65504"
-    elif largest > 0 and not np.float16(largest):
-        yield f"constant {name} would become zero in float16"
+    if largest > half.largest:
+        yield f"constant {name} holds {largest:.3g}, beyond {half.long_name}'s {half.largest:g}"
+    elif largest > 0 and not rounded(np.array([largest], np.float32), half).any():
+        yield f"constant {name} would become zero in {half.long_name}"
 
 
 def _coordinate_nodes(view: GraphView) -> set[int]:
