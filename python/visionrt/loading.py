@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionrt.backends import open_twin
 from visionrt.backends.base import Backend
+from visionrt.cpu_way import CpuWay, cpu_way
 from visionrt.engine_file import EngineFile
 from visionrt.errors import (
     BuildError,
@@ -137,6 +137,7 @@ def _load_engine_file(
         manifest = file.manifest
         notes: list[str] = []
         rebuilt: list[str] = []
+        way = cpu_way(backend, threads, manifest.cpu)
 
         def candidates() -> Iterator[Candidate]:
             """In order of preference; what is not tried is not looked for."""
@@ -156,10 +157,7 @@ def _load_engine_file(
             twin = manifest.twin
             if not device.startswith("cuda") and twin is not None:
                 count += 1
-                yield Candidate(
-                    _twin_title(manifest),
-                    lambda: open_twin(file.read(twin), backend=backend, threads=threads),
-                )
+                yield Candidate(_twin_title(manifest), lambda: way.open(file.read(twin)))
             if not count:
                 raise _nothing_runs(manifest, path, device, notes)
 
@@ -168,7 +166,19 @@ def _load_engine_file(
     if manifest.twin is not None and opened.device != "cpu":
         reason = "a plan can run" if device == "auto" else f"{device} was asked for"
         lines.append(f"not used: {_twin_title(manifest)}: {reason}")
-    return _model(recipe or manifest.recipe, opened, manifest.name, [*lines, *notes], decode)
+    if opened.device != "cpu":
+        return _model(recipe or manifest.recipe, opened, manifest.name, [*lines, *notes], decode)
+
+    def graph() -> bytes:
+        with EngineFile(path) as again:
+            if again.manifest.twin is None or again.manifest.source != manifest.source:
+                raise EngineFileError(
+                    f"{path} to be the file that was loaded", got="another", fix="Load it again."
+                )
+            return again.read(again.manifest.twin)
+
+    lines += [way.note, *notes]
+    return _model(recipe or manifest.recipe, opened, manifest.name, lines, decode, way, graph)
 
 
 def _plan_candidates(file: EngineFile, device: str, notes: list[str]) -> Iterator[Candidate]:
@@ -259,10 +269,10 @@ def _load_onnx(
             got="an ONNX model, which runs on the CPU",
             fix="Convert it with trtconvert build.",
         )
-    opened, lines = first_usable(
-        [Candidate("ONNX model", lambda: open_twin(path, backend=backend, threads=threads))]
-    )
-    return _model(recipe, opened, path.stem, lines, decode)
+    way = cpu_way(backend, threads, None)
+    opened, lines = first_usable([Candidate("ONNX model", lambda: way.open(path))])
+    lines.append(way.note)
+    return _model(recipe, opened, path.stem, lines, decode, way, lambda: path)
 
 
 def _load_plan(path: Path, device: str, recipe: Recipe | None, decode: str) -> Model:
@@ -306,9 +316,34 @@ def _load_plan(path: Path, device: str, recipe: Recipe | None, decode: str) -> M
     return _model(recipe, opened, path.stem, lines, decode)
 
 
-def _model(recipe: Recipe, backend: Backend, name: str, notes: list[str], decode: str) -> Model:
+def _model(
+    recipe: Recipe,
+    backend: Backend,
+    name: str,
+    notes: list[str],
+    decode: str,
+    way: CpuWay | None = None,
+    graph: Callable[[], bytes | Path] | None = None,
+) -> Model:
+    workers, for_streams = WORKERS, None
+    if way is not None and graph is not None:
+        workers = max(WORKERS, way.stream.streams)
+        if way.stream != way.call:
+            chosen = way
+
+            def for_streams() -> Backend:
+                return chosen.open_for_streams(graph())
+
     try:
-        return Model(recipe, backend, name=name, notes=notes, decode=decode)
+        return Model(
+            recipe,
+            backend,
+            name=name,
+            notes=notes,
+            workers=workers,
+            decode=decode,
+            open_for_streams=for_streams,
+        )
     except BaseException:
         backend.close()
         raise

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from visionrt.cpu_settings import CpuChoice
 from visionrt.errors import EngineFileError, UsageError
 from visionrt.recipe import Recipe
 
@@ -82,6 +83,7 @@ class Manifest:
         plans: the GPU plans.
         shapes: of each input, those that plans are built for; empty in files that do not say.
         members: every other member of the archive, by name.
+        cpu: how the twin runs fastest on the CPU it was tuned on; None where it was not.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Manifest:
     plans: tuple[PlanInfo, ...] = ()
     shapes: Mapping[str, ShapeLimits] = field(default_factory=dict)
     members: Mapping[str, MemberInfo] = field(default_factory=dict)
+    cpu: CpuChoice | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form that is stored, with format name, version and the spec's hash."""
@@ -115,6 +118,7 @@ class Manifest:
             "twin": self.twin,
             "typed_graph": self.typed_graph,
             "plans": [dataclasses.asdict(p) for p in self.plans],
+            "cpu": None if self.cpu is None else self.cpu.to_json(),
             "shapes": {name: [list(s) for s in limits] for name, limits in self.shapes.items()},
             "members": {k: dataclasses.asdict(v) for k, v in sorted(self.members.items())},
         }
@@ -156,6 +160,7 @@ class Manifest:
                 plans=tuple(PlanInfo.from_json(p) for p in value["plans"]),
                 shapes={k: _limits(v) for k, v in value.get("shapes", {}).items()},
                 members={k: MemberInfo(**v) for k, v in value["members"].items()},
+                cpu=CpuChoice.from_json(value["cpu"]) if value.get("cpu") is not None else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise EngineFileError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, overload
 
@@ -41,6 +41,8 @@ class Model:
             ``pil``, which averages over what it leaves out, as the scaled decoder does; cv2's
             skips pixels, and models that are fed so were seen to answer otherwise. Frames that a
             GPU preprocesses are decoded whole.
+        open_for_streams: opens an engine that gets more frames done at once than ``backend``, with
+            ``workers`` of them under way; called by the first :meth:`stream`, which then uses it.
 
     Raises:
         ModelError: the graph's input does not fit the recipe's preprocess spec.
@@ -57,6 +59,7 @@ class Model:
         max_batch: int = 8,
         workers: int = WORKERS,
         decode: str = "auto",
+        open_for_streams: Callable[[], Backend] | None = None,
         _shared: SharedBackend | None = None,
     ) -> None:
         self.recipe = recipe
@@ -71,6 +74,8 @@ class Model:
         self._executor: concurrent.futures.ThreadPoolExecutor | None = None
         self._is_closed = False
         self._lock = threading.Lock()
+        self._open_for_streams = open_for_streams
+        self._for_streams: Model | None = None
         self._shared = _shared or SharedBackend(backend)
         self._shared.acquire()
 
@@ -160,11 +165,33 @@ class Model:
         :func:`visionrt.streaming.ordered_results` for ``errors`` and for stopping early.
         """
         return ordered_results(
-            lambda frame: self.submit(frame, **options),
+            lambda frame: self._streaming().submit(frame, **options),
             frames,
             lookahead=2 * self._workers if lookahead is None else lookahead,
             errors=errors,
         )
+
+    def _streaming(self) -> Model:
+        """The model that streams run on: this one, or one on an engine opened for them."""
+        if self._open_for_streams is None:
+            return self
+        with self._lock:
+            if self._is_closed:
+                raise UsageError("an open model", got="a closed one", fix="Load it again.")
+            if self._for_streams is None:
+                backend = self._open_for_streams()
+                try:
+                    self._for_streams = Model(
+                        self.recipe,
+                        backend,
+                        max_batch=self._max_batch,
+                        workers=self._workers,
+                        decode=self._decode,
+                    )
+                except BaseException:
+                    backend.close()
+                    raise
+            return self._for_streams
 
     def clone(self) -> Model:
         """Another model on the same loaded engine, with working memory and workers of its own."""
@@ -176,6 +203,7 @@ class Model:
             max_batch=self._max_batch,
             workers=self._workers,
             decode=self._decode,
+            open_for_streams=self._open_for_streams,
             _shared=self._shared,
         )
 
@@ -191,6 +219,8 @@ class Model:
             was_closed, self._is_closed = self._is_closed, True
         if was_closed:
             return
+        if self._for_streams is not None:
+            self._for_streams.close()
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
         self._pipeline.close()

@@ -80,8 +80,9 @@ def test_auto_takes_the_twin_and_says_why(engine: Path) -> None:
         assert model.device == "cpu"
         assert model.name == "color"
         assert model(plain(RED)).best == "red"
-        used, not_used = model.explain().splitlines()
+        used, settings, not_used = model.explain().splitlines()
     assert used == "used: CPU twin (fp32), by onnxruntime on cpu"
+    assert settings.startswith("CPU settings: ")
     assert not_used.startswith("not used: rtx:sm86 plan (tensorrt_rtx 1.7.1.116): ")
 
 
@@ -116,7 +117,9 @@ def test_a_file_without_plans_has_nothing_for_a_gpu(tmp_path: Path) -> None:
     path = write_engine(tmp_path / "cpu.engine", mean_color_model(), MEAN_COLOR_RECIPE)
     with pytest.raises(EngineFileError, match="only a CPU twin"):
         visionrt.load(path, device="cuda:0")
-    assert visionrt.load(path).explain() == "used: CPU twin (fp32), by onnxruntime on cpu"
+    used, settings = visionrt.load(path).explain().splitlines()
+    assert used == "used: CPU twin (fp32), by onnxruntime on cpu"
+    assert settings.startswith("CPU settings: the default; nothing was timed")
 
 
 def test_a_recipe_can_be_replaced(engine: Path) -> None:

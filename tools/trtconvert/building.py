@@ -12,7 +12,9 @@ from trtconvert.progress import Progress
 from trtconvert.targets import parse_targets
 from trtconvert.targets.base import BuiltPlan, ShapeRange, Target
 from visionrt.backends.trt_library import TENSORRT_RTX
+from visionrt.cpu_settings import CpuChoice
 from visionrt.errors import UsageError
+from visionrt.tuning import tune
 
 CPU = "cpu"
 _STEPS = 1000
@@ -88,3 +90,12 @@ def build_plans(
         plans.append(target.build(model, ranges, report))
         progress(stage, _STEPS, _STEPS)
     return plans
+
+
+def tuned_twin(
+    targets: Sequence[Target], twin: ModelProto, options: BuildOptions, progress: Progress
+) -> CpuChoice | None:
+    """How the twin runs fastest on this machine; None where the output holds none. Blocks."""
+    if options.kind != "engine" or not any(target.backend == CPU for target in targets):
+        return None
+    return tune(twin.SerializeToString(), lambda d, n: progress("Timing the CPU twin", d, n))

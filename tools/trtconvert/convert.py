@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from trtconvert.audited import audit_calibration, choose_images
-from trtconvert.building import build_plans, chosen_targets, notes_on
+from trtconvert.building import build_plans, chosen_targets, notes_on, tuned_twin
 from trtconvert.check import refuse_known
 from trtconvert.choose import choose_precision
 from trtconvert.clean import clean_model
@@ -57,6 +57,7 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         typed, choice.agreement, evidence, options, progress
     )
     plans = build_plans(targets, typed.model, ranges, progress)
+    cpu = tuned_twin(targets, typed.twin, options, progress)
     warnings += notes_on(typed.precision, targets)
 
     report = Report(
@@ -75,5 +76,5 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         subset=None if subset is None else subset.to_json(),
         confidence=None if transfer is None else transfer.to_json(),
     )
-    write_output(options, loaded, typed, ranges, targets, plans, report)
+    write_output(options, loaded, typed, ranges, targets, plans, report, cpu)
     return report

@@ -18,6 +18,7 @@ from trtconvert.precision import TypedGraph
 from trtconvert.report import Report
 from trtconvert.targets.base import BuiltPlan, ShapeRange, Target
 from visionrt.atomic import write_bytes
+from visionrt.cpu_settings import CpuChoice
 from visionrt.engine_file import write_engine_file
 from visionrt.errors import InputDataError
 from visionrt.manifest import Manifest, TensorInfo
@@ -62,6 +63,7 @@ def write_output(
     targets: Sequence[Target],
     plans: Sequence[BuiltPlan],
     report: Report,
+    cpu: CpuChoice | None,
 ) -> None:
     """Write the file atomically.
 
@@ -73,7 +75,7 @@ def write_output(
     elif options.kind == "onnx":
         write_bytes(options.output, typed.model.SerializeToString())
     else:
-        _write_engine(options, loaded, typed, ranges, targets, plans, report)
+        _write_engine(options, loaded, typed, ranges, targets, plans, report, cpu)
 
 
 def _write_engine(
@@ -84,6 +86,7 @@ def _write_engine(
     targets: Sequence[Target],
     plans: Sequence[BuiltPlan],
     report: Report,
+    cpu: CpuChoice | None,
 ) -> None:
     members: dict[str, bytes] = {}
     typed_bytes = typed.model.SerializeToString()
@@ -114,6 +117,7 @@ def _write_engine(
         typed_graph=typed_member,
         plans=tuple(plan.info for plan in plans),
         shapes={name: (size.min, size.opt, size.max) for name, size in ranges.items()},
+        cpu=cpu,
     )
     write_engine_file(options.output, manifest, members)
 

@@ -15,6 +15,7 @@ def open_twin(
     *,
     backend: str | None = None,
     threads: int | None = None,
+    streams: int | None = None,
 ) -> Backend:
     """An ONNX graph on the CPU.
 
@@ -22,14 +23,18 @@ def open_twin(
         model: the ONNX bytes, or a path.
         backend: ``onnxruntime`` (the default) or ``openvino``.
         threads: that one run may use; default: the library's choice.
+        streams: runs that may go on at once without waiting for each other; default: one where
+            ``threads`` is left out, else as many as there are cores for. ONNX Runtime needs not
+            be told.
 
     Raises:
-        UsageError: another back end, or ``threads`` below 1.
+        UsageError: another back end, or ``threads`` or ``streams`` below 1.
         MissingDependencyError: the back end's library is not installed.
         ModelError: the back end refuses the graph.
     """
-    if threads is not None and threads < 1:
-        raise UsageError("threads: an integer above 0", got=str(threads), fix="Give 1 or more.")
+    for name, count in (("threads", threads), ("streams", streams)):
+        if count is not None and count < 1:
+            raise UsageError(f"{name}: an integer above 0", got=str(count), fix="Give 1 or more.")
     if backend in (None, "onnxruntime"):
         from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
@@ -37,7 +42,7 @@ def open_twin(
     if backend == "openvino":
         from visionrt.backends.openvino import OpenVinoBackend
 
-        return OpenVinoBackend(model, threads=threads)
+        return OpenVinoBackend(model, threads=threads, streams=streams)
     raise UsageError(
         f"a CPU back end: {' | '.join(TWINS)}", got=repr(backend), fix="Name one of them."
     )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionrt.backends.feeds import check_feeds, closed
+from visionrt.cpu_settings import usable_cores
 from visionrt.errors import MissingDependencyError, ModelError
 from visionrt.manifest import TensorInfo
 
@@ -35,6 +36,8 @@ class OpenVinoBackend:
     Args:
         model: the ONNX bytes, or a path (which external data needs).
         threads: that one run may use; default: OpenVINO's choice.
+        streams: runs that may go on at once; more of them wait. Default: one, or, where
+            ``threads`` is given, as many as this process has cores for.
 
     Raises:
         ModelError: OpenVINO cannot load the graph.
@@ -46,7 +49,11 @@ class OpenVinoBackend:
     max_batch: int | None = None
 
     def __init__(
-        self, model: bytes | str | os.PathLike[str], *, threads: int | None = None
+        self,
+        model: bytes | str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        streams: int | None = None,
     ) -> None:
         try:
             import openvino
@@ -55,13 +62,16 @@ class OpenVinoBackend:
                 "the package openvino", got=str(error), fix="pip install openvino"
             ) from error
         settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
             # Its own INT8 rewriting of ONNX Q/DQ graphs was seen to lose every box.
             "LP_TRANSFORMS_MODE": "NO",
         }
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
+        cores = usable_cores()
+        if streams is None:
+            streams = 1 if threads is None else max(1, cores // threads)
+        # The hint for latency would run one at a time, however many streams are asked for.
+        settings["NUM_STREAMS"] = streams
+        settings["INFERENCE_NUM_THREADS"] = streams * (threads or max(1, cores // streams))
         try:
             core = openvino.Core()
             source = model if isinstance(model, bytes) else os.fspath(model)

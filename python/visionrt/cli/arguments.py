@@ -28,7 +28,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, flag: bool) -> None
         "--decode",
         choices=DECODES,
         default="auto",
-        help="JPEGs at a smaller scale where the resize averages anyway, or exact",
+        help="JPEGs at a scale no smaller than the tensor (auto: if the resize averages), or exact",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="engine threads on the CPU")
 

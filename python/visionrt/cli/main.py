@@ -1,4 +1,4 @@
-"""``visionrt``: predict, bench, doctor."""
+"""``visionrt``: predict, bench, tune, doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from visionrt.cli import bench, doctor, predict
+from visionrt.cli import bench, doctor, predict, tune
 from visionrt.errors import UsageError, VisionrtError
 from visionrt.version import __version__
 
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="visionrt", description="Run engine files made by trtconvert.")
     parser.add_argument("--version", action="version", version=f"visionrt {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (predict, bench, doctor):
+    for module in (predict, bench, tune, doctor):
         name = module.__name__.rpartition(".")[2]
         text = (module.__doc__ or "").strip().splitlines()[0]
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)

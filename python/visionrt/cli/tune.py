@@ -1,0 +1,33 @@
+"""Time ways to run an engine file on this CPU, and store the fastest in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from visionrt.cli.progress import ProgressLine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``visionrt tune``."""
+    parser.add_argument("engine", type=Path, metavar="ENGINE")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time, store and print."""
+    from visionrt.cpu_settings import usable_cores
+    from visionrt.tuning import candidates, tune_file
+
+    total = len(candidates(usable_cores()))
+    with ProgressLine(total, enabled=not args.quiet) as line:
+        choice = tune_file(args.engine, lambda done, _: line.step(done, "timing"))
+    if args.json:
+        print(json.dumps(choice.to_json()))
+    elif not args.quiet:
+        print(f"{args.engine} on {choice.cpu}:")
+        print(f"  a call    {choice.call}: {choice.call_ms:.2f} ms")
+        print(f"  a stream  {choice.stream}: {choice.stream_per_second:.1f} runs/s")
+    return 0
