@@ -38,7 +38,7 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
     targets = chosen_targets(options, warnings)
     check_output(options)
 
-    loaded = load_model(options.model, options.recipe.edits)
+    loaded = load_model(options.model, options.recipe.graph_edits)
     flags = options.recipe.completed(loaded.told, loaded.told_by)
     found = find_recipe(loaded.model, flags, options.shapes, images_to_judge_by(options), progress)
     recipe = found.recipe

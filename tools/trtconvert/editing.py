@@ -9,11 +9,12 @@ from onnx import ModelProto
 from trtconvert.cutting import cut_at
 from trtconvert.edits import EditedModel, GraphEdits
 from trtconvert.nms_in_graph import without_nms
+from trtconvert.passes.channels_first import with_channels_first
 from trtconvert.passes.input_size import with_input_size
 
 
 def apply_edits(model: ModelProto, edits: GraphEdits) -> EditedModel:
-    """The model as ``edits`` asks: first cut, then sized.
+    """The model as ``edits`` asks: first cut, then turned, then sized.
 
     Raises:
         UsageError: names that are not in the graph.
@@ -24,6 +25,8 @@ def apply_edits(model: ModelProto, edits: GraphEdits) -> EditedModel:
         edited = EditedModel(cut_at(model, edits.outputs))
     elif edits.nms == "outside":
         edited = without_nms(model)
+    if edits.channels_first:
+        edited = dataclasses.replace(edited, model=with_channels_first(edited.model))
     if edits.input_size is not None:
         sized = with_input_size(edited.model, edits.input_size)
         edited = dataclasses.replace(edited, model=sized)

@@ -21,11 +21,13 @@ class GraphEdits:
         outputs: names of tensors that become its outputs; none leaves them as they are.
         nms: ``outside`` cuts an NMS off, and what follows it; ``inside`` leaves it.
         input_size: height and width that the image input is given instead of its own.
+        channels_first: whether a channels-last input loses the transpose behind it.
     """
 
     outputs: tuple[str, ...] = ()
     nms: str = "inside"
     input_size: tuple[int, int] | None = None
+    channels_first: bool = True
 
     def __post_init__(self) -> None:
         if self.nms not in NMS_CHOICES:

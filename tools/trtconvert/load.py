@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from trtconvert.editing import apply_edits
-from trtconvert.edits import GraphEdits
+from trtconvert.edits import EditedModel, GraphEdits
 from trtconvert.external_data import read_external_data
 from trtconvert.graph import (
     CORE_DOMAINS,
@@ -67,7 +67,11 @@ class LoadedModel:
 
 
 def load_model(path: str | os.PathLike[str], edits: GraphEdits | None = None) -> LoadedModel:
-    """Read and check an ONNX model; what is cut off is not checked.
+    """Read an ONNX model, edit and check it; what is cut off is not checked.
+
+    Args:
+        path: of the file.
+        edits: what is changed first; None leaves the graph as it is.
 
     Raises:
         InputDataError: the file, or one with its external data, is missing or cannot be read.
@@ -81,7 +85,7 @@ def load_model(path: str | os.PathLike[str], edits: GraphEdits | None = None) ->
     if not _all_text(model):
         raise _broken("names in UTF-8", "other bytes in a name")
     external = read_external_data(model, source.parent, MAX_MODEL_BYTES)
-    left = apply_edits(model, edits or GraphEdits())
+    left = EditedModel(model) if edits is None else apply_edits(model, edits)
     check_graph(left.model)
     digest = hashlib.sha256(data).hexdigest()
     return LoadedModel(left.model, source, digest, len(data), external, left.recipe, left.reason)

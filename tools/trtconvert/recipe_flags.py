@@ -12,6 +12,7 @@ from typing import Any
 from trtconvert.edits import GraphEdits
 from visionrt.errors import UsageError
 from visionrt.recipe import Recipe
+from visionrt.spec import PreprocessSpec
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class RecipeFlags:
     def source(self, name: str) -> str:
         """Where a field that was given comes from."""
         return self.sources.get(name, f"--{name.replace('_', '-')}")
+
+    @property
+    def graph_edits(self) -> GraphEdits:
+        """``edits``; a preprocess spec that says ``nhwc`` keeps a channels-last input."""
+        if self.preprocess is None or PreprocessSpec.parse(self.preprocess).layout == "nchw":
+            return self.edits
+        return dataclasses.replace(self.edits, channels_first=False)
 
     def completed(self, said: Mapping[str, Any], source: str) -> RecipeFlags:
         """With what ``said`` holds for fields that are not given."""

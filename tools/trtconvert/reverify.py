@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,12 @@ def reverify(
         EngineFileError: a damaged file.
         ModelError, InputDataError: the reference or the images cannot be used.
     """
-    loaded = load_model(reference, edits)
     warnings: list[str] = []
     graphs: dict[str, bytes] = {}
     with EngineFile(engine) as file:
         manifest = file.manifest
+        is_turned = manifest.recipe.preprocess.layout == "nchw"
+        loaded = load_model(reference, replace(edits or GraphEdits(), channels_first=is_turned))
         if loaded.sha256 != manifest.source.get("sha256"):
             warnings.append(
                 f"{reference} is not the file that the engine was built from "

@@ -47,7 +47,7 @@ def audit_command(**flags: Any) -> None:
     as_json, quiet = flags.pop("as_json"), flags.pop("quiet")
     model: Path = flags["model"]
     given = take_recipe_flags(flags)
-    loaded = load_model(model, given.edits)
+    loaded = load_model(model, given.graph_edits)
     given = given.completed(loaded.told, loaded.told_by)
     recipe, _ = recipe_for(loaded.model, given, take_shape_flags(flags))
     spec = recipe.preprocess

@@ -48,7 +48,7 @@ def guess(
     Exits with 2, and the choices, where something is not to be told.
     """
     recipe, shapes = take_recipe_flags(flags), take_shape_flags(flags)
-    loaded = load_model(model, recipe.edits)
+    loaded = load_model(model, recipe.graph_edits)
     recipe = recipe.completed(loaded.told, loaded.told_by)
     with Bars(enabled=not quiet) as progress:
         found = find_recipe(loaded.model, recipe, shapes, image_source(images), progress)

@@ -116,7 +116,7 @@ def debug(options: DebugOptions, progress: Progress = silent) -> DebugReport:
 
 
 def _clean(options: DebugOptions, warnings: list[str]) -> tuple[ModelProto, Recipe]:
-    loaded = load_model(options.model, options.recipe.edits)
+    loaded = load_model(options.model, options.recipe.graph_edits)
     flags = options.recipe.completed(loaded.told, loaded.told_by)
     recipe, _ = recipe_for(loaded.model, flags, options.shapes)
     ranges = input_ranges(loaded.model, recipe.preprocess, options.shapes)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from trtconvert.edits import GraphEdits
 from trtconvert.load import load_model
 from trtconvert.operating_point import fp32_recipe
 from trtconvert.pair import Side
@@ -98,4 +99,7 @@ def _engine(path: Path, *, typed: bool) -> Source:
 
 
 def _model(path: Path, recipe: Recipe) -> Source:
-    return Source(path, "ONNX model", load_model(path).model.SerializeToString(), recipe, True)
+    # Its input is as the engine's, which may have lost a transpose.
+    edits = GraphEdits(channels_first=recipe.preprocess.layout == "nchw")
+    model = load_model(path, edits).model
+    return Source(path, "ONNX model", model.SerializeToString(), recipe, True)
