@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,13 @@ def class_count(columns: int, box_columns: int, recipe: Recipe) -> int:
 BOX_FORMS = ("xyxy", "yxyx", "cxcywh")
 
 
+def whole_ids(classes: NDArray[Any]) -> NDArray[np.int32]:
+    """Class ids, of any number type, to the nearest integer; -1 where FP16 broke one."""
+    numbers = classes.astype(np.float64)
+    limit = np.iinfo(np.int32).max
+    return np.where(np.abs(numbers) <= limit, np.rint(numbers), -1).astype(np.int32)
+
+
 def corners_of(boxes: NDArray[np.float32], form: str) -> NDArray[np.float32]:
     """Boxes [k, 4] of one of ``BOX_FORMS`` as x0, y0, x1, y1, in the same unit."""
     if form == "yxyx":
@@ -83,9 +90,12 @@ def pixel_scale(recipe: Recipe) -> NDArray[np.float32]:
 def final_detections(
     candidates: Candidates, frame: Frame, options: PredictOptions, recipe: Recipe
 ) -> Detections:
-    """Candidates of a model that suppresses by itself: filtered, best first, no NMS."""
+    """Candidates of a model that suppresses by itself: filtered, best first, no NMS.
+
+    A class id below 0 is what such models fill their last rows with, or their background.
+    """
     boxes, scores, class_ids, _ = candidates
-    kept = np.isfinite(boxes).all(axis=1) & (scores > options.confidence)
+    kept = np.isfinite(boxes).all(axis=1) & (scores > options.confidence) & (class_ids >= 0)
     if options.classes is not None:
         kept &= np.isin(class_ids, options.classes)
     rows = np.flatnonzero(kept)

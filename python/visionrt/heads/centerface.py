@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from visionrt import _core
 from visionrt.heads.base import Frame, as_float32, bad_shape, check_options, output_named
+from visionrt.heads.boxes import Candidates
 from visionrt.heads.centernet import CentreMaps
 from visionrt.heads.keypoints import points_named
 from visionrt.manifest import TensorInfo
@@ -54,40 +55,49 @@ class CenterFaceHead:
         """One :class:`Keypoints` per frame, the surest face first."""
         heat, sizes, offsets = self._maps.arrays(outputs, len(frames))
         landmarks = as_float32(outputs[self._landmarks])
-        if landmarks.shape != (len(frames), landmarks.shape[1], *heat.shape[2:]):
+        channels = landmarks.shape[1] if landmarks.ndim == 4 else 1
+        if channels % 2 or landmarks.shape != (len(frames), channels, *heat.shape[2:]):
             raise bad_shape(self._landmarks, f"[{len(frames)}, 2 K, h, w]", landmarks.shape)
-        count = landmarks.shape[1] // 2
-        names = _NAMES if count == len(_NAMES) else ()
-        shown, skeleton = points_named(self._recipe, count, names)
         results = []
         for i, frame in enumerate(frames):
             found = np.nonzero(heat[i] > options.confidence)
-            boxes, scores, classes, _ = self._maps.boxes(found, heat[i], sizes[i], offsets[i])
+            candidates = self._maps.boxes(found, heat[i], sizes[i], offsets[i])
             _, rows, columns = found
-            places = landmarks[i][:, rows, columns].T.reshape(-1, count, 2)[..., ::-1]
-            corners, extent = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
-            points = np.empty((len(boxes), count, 3), np.float32)
-            points[..., :2] = corners + places * extent
-            points[..., 2] = scores[:, None]
-            usable = np.isfinite(boxes).all(axis=1) & np.isfinite(points).all(axis=(1, 2))
-            if options.classes is not None:
-                usable &= np.isin(classes, options.classes)
-            picked = np.flatnonzero(usable)
-            keep = _core.nms(boxes[picked], scores[picked], None, options.iou, options.max_det)
-            picked = picked[keep]
-            points = points[picked]
-            points[..., :2] = points_to_image(frame.geometry, points[..., :2])
-            results.append(
-                Keypoints(
-                    image_hw=frame.image_hw,
-                    names=shown,
-                    keypoints=points,
-                    skeleton=skeleton,
-                    threshold=options.confidence,
-                    xyxy=boxes_to_image(frame.geometry, boxes[picked]),
-                    score=scores[picked],
-                    class_id=classes[picked],
-                    object_names=self._recipe.labels or ("face",),
-                )
-            )
+            places = landmarks[i][:, rows, columns].T.reshape(-1, channels // 2, 2)[..., ::-1]
+            results.append(self._one(candidates, places, frame, options))
         return results
+
+    def _one(
+        self,
+        candidates: Candidates,
+        places: NDArray[np.float32],
+        frame: Frame,
+        options: PredictOptions,
+    ) -> Keypoints:
+        """The faces among candidates; ``places`` [k, K, 2] are x, y of landmarks in their boxes."""
+        boxes, scores, classes, _ = candidates
+        usable = np.isfinite(boxes).all(axis=1) & np.isfinite(places).all(axis=(1, 2))
+        if options.classes is not None:
+            usable &= np.isin(classes, options.classes)
+        picked = np.flatnonzero(usable)
+        picked = picked[
+            _core.nms(boxes[picked], scores[picked], None, options.iou, options.max_det)
+        ]
+        boxes, scores, places = boxes[picked], scores[picked], places[picked]
+        corners, extent = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
+        points = np.empty((*places.shape[:2], 3), np.float32)
+        points[..., :2] = points_to_image(frame.geometry, corners + places * extent)
+        points[..., 2] = scores[:, None]
+        usual = _NAMES if places.shape[1] == len(_NAMES) else ()
+        names, skeleton = points_named(self._recipe, places.shape[1], usual)
+        return Keypoints(
+            image_hw=frame.image_hw,
+            names=names,
+            keypoints=points,
+            skeleton=skeleton,
+            threshold=options.confidence,
+            xyxy=boxes_to_image(frame.geometry, boxes),
+            score=scores,
+            class_id=classes[picked],
+            object_names=self._recipe.labels or ("face",),
+        )

@@ -29,6 +29,7 @@ from visionrt.heads.boxes import (
     corners_of,
     final_detections,
     pixel_scale,
+    whole_ids,
 )
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
@@ -59,10 +60,8 @@ class End2EndHead:
         return [self._one(rows, f, options) for rows, f in zip(raw, frames, strict=True)]
 
     def _one(self, rows: NDArray[np.float32], frame: Frame, options: PredictOptions) -> Detections:
-        # Rows that FP16 broke have no class id that an integer holds.
-        rows = rows[np.isfinite(rows).all(axis=1)]
         boxes = corners_of(rows[:, :4], self._form) * self._scale
-        class_ids = np.rint(rows[:, 5]).astype(np.int32)
+        class_ids = whole_ids(rows[:, 5])
         anchors = np.arange(len(rows), dtype=np.int32)
         found = boxes, rows[:, 4], class_ids, anchors
         return final_detections(found, frame, options, self._recipe)

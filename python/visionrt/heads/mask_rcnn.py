@@ -35,6 +35,7 @@ from visionrt.heads.base import (
     choice,
     output_named,
 )
+from visionrt.heads.boxes import whole_ids
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.preprocess import boxes_to_image
@@ -81,7 +82,7 @@ class MaskRcnnHead:
                 raise bad_shape(self._names[part], f"[{len(frames)}, boxes]", array.shape)
         if masks.shape[:2] != head or 0 in masks.shape[2:]:
             raise bad_shape(self._names["masks"], f"[{len(frames)}, boxes, h, w]", masks.shape)
-        scores, labels = as_float32(parts["scores"]), parts["labels"].astype(np.int32)
+        scores, labels = as_float32(parts["scores"]), whole_ids(parts["labels"])
         return [
             self._one(boxes[i], scores[i], labels[i] - self._offset, masks[i], frame, options)
             for i, frame in enumerate(frames)

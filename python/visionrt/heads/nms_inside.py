@@ -39,6 +39,7 @@ from visionrt.heads.boxes import (
     corners_of,
     final_detections,
     pixel_scale,
+    whole_ids,
 )
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
@@ -89,6 +90,7 @@ class NmsInsideHead:
             counts = outputs[self._count].reshape(-1)
             if counts.shape != (batch,):
                 raise bad_shape(self._count, f"[{batch}]", outputs[self._count].shape)
+            counts = np.clip(whole_ids(counts), 0, boxes.shape[1])
         return [
             self._one(boxes[i], scores[i], classes[i], int(counts[i]), frame, options)
             for i, frame in enumerate(frames)
@@ -103,7 +105,7 @@ class NmsInsideHead:
         frame: Frame,
         options: PredictOptions,
     ) -> Detections:
-        class_ids = np.rint(classes[:count]).astype(np.int32) - np.int32(self._first_class)
+        class_ids = whole_ids(classes[:count]) - np.int32(self._first_class)
         corners = corners_of(boxes[:count], self._form) * self._scale
         anchors = np.arange(len(corners), dtype=np.int32)
         found = corners, scores[:count], class_ids, anchors

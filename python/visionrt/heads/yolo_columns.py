@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from visionrt import _core
 from visionrt.heads.base import bad_shape
-from visionrt.heads.boxes import MAX_CANDIDATES, NO_LIMIT
+from visionrt.heads.boxes import MAX_CANDIDATES, NO_LIMIT, whole_ids
 from visionrt.options import PredictOptions
 
 FORMS = ("v8", "v8_rows", "v5", "end2end")
@@ -66,7 +66,7 @@ def rows_above(raw: NDArray[np.float32], form: str, classes: int, options: Predi
     """
     if form == "end2end":
         chosen = raw[raw[:, 4] > options.confidence]
-        rows = Rows(chosen[:, :4], chosen[:, 4], chosen[:, 5].astype(np.int32), chosen[:, 6:])
+        rows = Rows(chosen[:, :4], chosen[:, 4], whole_ids(chosen[:, 5]), chosen[:, 6:])
     else:
         boxes, scores, ids, anchors = _core.decode_yolo(
             raw, form, classes, options.confidence, max_candidates=NO_LIMIT
@@ -74,7 +74,7 @@ def rows_above(raw: NDArray[np.float32], form: str, classes: int, options: Predi
         first = classes + (5 if form == "v5" else 4)
         extra = raw[first:, anchors].T if form == "v8" else raw[anchors, first:]
         rows = Rows(boxes, scores, ids, np.ascontiguousarray(extra))
-    usable = np.isfinite(rows.xyxy).all(axis=1)
+    usable = np.isfinite(rows.xyxy).all(axis=1) & (rows.class_id >= 0)
     if options.classes is not None:
         usable &= np.isin(rows.class_id, options.classes)
     return rows if usable.all() else rows[usable]
