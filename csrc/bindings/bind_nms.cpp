@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -171,9 +172,23 @@ NmsInputs inputs_at(const std::array<std::uintptr_t, 5>& candidates, std::int32_
           capacity};
 }
 
-NmsOutputs outputs_at(std::uintptr_t kept, std::uintptr_t kept_counts, std::uintptr_t detections) {
-  return {reinterpret_cast<std::int32_t*>(kept), reinterpret_cast<std::int32_t*>(kept_counts),
-          reinterpret_cast<Detection*>(detections)};
+// values, image_stride, anchor_stride, column_stride, classes, columns, out.
+using ExtraTuple = std::tuple<std::uintptr_t, std::int64_t, std::int64_t, std::int64_t,
+                              std::int32_t, std::int32_t, std::uintptr_t>;
+
+NmsOutputs outputs_at(std::uintptr_t kept, std::uintptr_t kept_counts, std::uintptr_t detections,
+                      const std::optional<ExtraTuple>& extra) {
+  NmsOutputs outputs{reinterpret_cast<std::int32_t*>(kept),
+                     reinterpret_cast<std::int32_t*>(kept_counts),
+                     reinterpret_cast<Detection*>(detections),
+                     {}};
+  if (extra) {
+    const auto& [values, image, anchor, column, classes, columns, out] = *extra;
+    outputs.extra = {
+        reinterpret_cast<const float*>(values), image, anchor, column, classes, columns,
+        reinterpret_cast<float*>(out)};
+  }
+  return outputs;
 }
 
 void cuda_nms(std::uintptr_t boxes, std::uintptr_t scores, std::uintptr_t class_ids,
@@ -183,13 +198,14 @@ void cuda_nms(std::uintptr_t boxes, std::uintptr_t scores, std::uintptr_t class_
               std::uintptr_t kept_counts, cuda::StreamHandle stream, std::uintptr_t detections,
               bool class_aware, std::int32_t max_candidates, bool finite_only,
               const std::optional<std::vector<std::int32_t>>& classes,
-              const std::vector<preprocess::Geometry>& geometries) {
+              const std::vector<preprocess::Geometry>& geometries,
+              const std::optional<ExtraTuple>& extra) {
   const std::vector<ImageMap> maps = maps_of(geometries, batch);
   nms_cuda(inputs_at({boxes, scores, class_ids, source_index, counts}, batch, capacity),
            filter_of(finite_only, classes),
            cuda_options(iou_threshold, max_det, max_candidates, class_aware),
            maps.empty() ? nullptr : maps.data(), reinterpret_cast<void*>(workspace),
-           workspace_bytes, outputs_at(kept, kept_counts, detections), stream);
+           workspace_bytes, outputs_at(kept, kept_counts, detections, extra), stream);
 }
 
 void cuda_nms_rotated(std::uintptr_t boxes, std::uintptr_t angles, std::int64_t image_stride,
@@ -210,7 +226,7 @@ void cuda_nms_rotated(std::uintptr_t boxes, std::uintptr_t angles, std::int64_t 
                    view, filter_of(finite_only, classes),
                    cuda_options(iou_threshold, max_det, max_candidates, class_aware),
                    reinterpret_cast<void*>(workspace), workspace_bytes,
-                   outputs_at(kept, kept_counts, detections), stream);
+                   outputs_at(kept, kept_counts, detections, std::nullopt), stream);
 }
 
 void bind_rotated(py::module_& m) {
@@ -282,7 +298,7 @@ void bind_nms(py::module_& m) {
         py::arg("detections") = 0, py::arg("class_aware") = true,
         py::arg("max_candidates") = no_limit, py::arg("finite_only") = false,
         py::arg("classes") = py::none(),
-        py::arg("geometries") = std::vector<preprocess::Geometry>{},
+        py::arg("geometries") = std::vector<preprocess::Geometry>{}, py::arg("extra") = py::none(),
         py::call_guard<py::gil_scoped_release>(),
         "Queues NMS of a batch on the stream; device addresses are integers, 0 is none. boxes\n"
         "float32 [batch, capacity, 4], scores, class_ids, source_index [batch, capacity], counts\n"
@@ -290,7 +306,9 @@ void bind_nms(py::module_& m) {
         "and detections [batch, max_det] of 32 bytes: x1 y1 x2 y2 score class float32, class_id\n"
         "source_index int32; zeros after the last. finite_only leaves out boxes with infinities,\n"
         "classes all others (each below max_filter_classes). geometries, one for each image, map\n"
-        "the boxes of detections to the images.\n"
+        "the boxes of detections to the images. extra: (address, image stride, anchor stride,\n"
+        "column stride, classes, columns, out) of more columns of the output, strides in\n"
+        "elements: those of the kept go to out, float32 [batch, max_det, columns].\n"
         "Does not block. Raises DriverError when the driver is missing or refuses.");
   m.attr("max_filter_classes") = kMaxFilterClasses;
   bind_rotated(m);

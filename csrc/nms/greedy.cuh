@@ -8,6 +8,8 @@
 // shape) and fetch(array, i), in 16-byte accesses; is_usable(shape);
 // suppresses(first, second, threshold), first being the one that is kept; finish(row, place, image)
 // fills in `box` and `extra` of a row.
+//
+// In the end the extra columns of the rows are gathered, if any, a thread per value.
 #pragma once
 
 #include "nms/box_device.cuh"
@@ -144,6 +146,14 @@ __device__ __forceinline__ void greedy_walk(const Walk& walk, const NmsInputs& i
   __syncthreads();
   const std::int32_t found = kept_count;
   if (thread == 0) outputs.kept_counts[image] = found;
+  const ExtraColumns& extra = outputs.extra;
+  for (std::int32_t i = thread; i < found * extra.columns; i += kGreedyThreads) {
+    const std::int32_t slot = i / extra.columns, column = i % extra.columns;
+    const std::int32_t anchor = outputs.detections[kept_start + slot].source / extra.classes;
+    extra.out[(kept_start + slot) * extra.columns + column] =
+        extra.values[image * extra.image_stride + anchor * extra.anchor_stride +
+                     column * extra.column_stride];
+  }
   for (std::int32_t slot = found + thread; slot < options.max_det; slot += kGreedyThreads) {
     outputs.kept[kept_start + slot] = -1;
     if (outputs.detections != nullptr) store_row(outputs.detections, kept_start + slot, {});

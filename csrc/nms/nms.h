@@ -57,11 +57,25 @@ struct NmsFilter {
   std::uint32_t classes[kMaxFilterClasses / 32] = {};  // a bit a class that is wanted
 };
 
+// More columns of a head's output that come with the rows: that of column c of a candidate with
+// source index s of image i is values[i * image_stride + s / classes * anchor_stride +
+// c * column_stride]. Strides are in elements.
+struct ExtraColumns {
+  const float* values = nullptr;
+  std::int64_t image_stride = 0;
+  std::int64_t anchor_stride = 0;
+  std::int64_t column_stride = 0;
+  std::int32_t classes = 1;  // 1 or more
+  std::int32_t columns = 0;  // 0: none
+  float* out = nullptr;      // [batch, max_det, columns]; rows after the last are not written
+};
+
 // Outputs of the CUDA back end, all in device memory.
 struct NmsOutputs {
   std::int32_t* kept = nullptr;         // [batch, max_det], then -1
   std::int32_t* kept_counts = nullptr;  // [batch]
   Detection* detections = nullptr;      // [batch, max_det], zeros after the last; null: not wanted
+  ExtraColumns extra;                   // needs detections
 };
 
 // Bytes of device workspace, for a 256-byte aligned pointer (what cuMemAlloc gives): 12 for each

@@ -95,6 +95,12 @@ void check_memory(const NmsInputs& inputs, const NmsOutputs& outputs, const void
     throw std::invalid_argument("the NMS workspace must have " + std::to_string(needed) +
                                 " bytes or more, got " + std::to_string(workspace_bytes));
   }
+  const ExtraColumns& extra = outputs.extra;
+  if (extra.columns < 0 || extra.classes < 1 ||
+      (extra.columns > 0 && outputs.detections == nullptr)) {
+    throw std::invalid_argument(
+        "extra columns must be 0 or more, with detections and 1 class or more");
+  }
   if (reinterpret_cast<std::uintptr_t>(inputs.boxes) % 16 != 0 ||
       reinterpret_cast<std::uintptr_t>(outputs.detections) % 16 != 0 ||
       reinterpret_cast<std::uintptr_t>(workspace) % kAlignment != 0) {
@@ -153,6 +159,9 @@ GreedyWork from_image(GreedyWork work, std::int32_t first, std::int32_t max_det)
   advance(work.outputs.kept, kept);
   advance(work.outputs.kept_counts, images);
   advance(work.outputs.detections, kept);
+  advance(work.outputs.extra.values,
+          images * static_cast<std::size_t>(work.outputs.extra.image_stride));
+  advance(work.outputs.extra.out, kept * static_cast<std::size_t>(work.outputs.extra.columns));
   return work;
 }
 

@@ -312,6 +312,16 @@ def cuda_nms(
     finite_only: bool = False,
     classes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None = None,
     geometries: collections.abc.Sequence[Geometry] = [],
+    extra: tuple[
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+        typing.SupportsInt | typing.SupportsIndex,
+    ]
+    | None = None,
 ) -> None:
     """
     Queues NMS of a batch on the stream; device addresses are integers, 0 is none. boxes
@@ -320,7 +330,9 @@ def cuda_nms(
     and detections [batch, max_det] of 32 bytes: x1 y1 x2 y2 score class float32, class_id
     source_index int32; zeros after the last. finite_only leaves out boxes with infinities,
     classes all others (each below max_filter_classes). geometries, one for each image, map
-    the boxes of detections to the images.
+    the boxes of detections to the images. extra: (address, image stride, anchor stride,
+    column stride, classes, columns, out) of more columns of the output, strides in
+    elements: those of the kept go to out, float32 [batch, max_det, columns].
     Does not block. Raises DriverError when the driver is missing or refuses.
     """
 

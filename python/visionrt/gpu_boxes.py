@@ -6,6 +6,8 @@ order and their numbers are those of the head's own ``decode``: the kernels shar
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -17,12 +19,13 @@ from visionrt import _core
 from visionrt.backends.base import DeviceLane, DeviceTensor
 from visionrt.device import Stream, cuda_errors
 from visionrt.gpu_layout import CandidateBuffers, Layout
-from visionrt.gpu_results import DeviceDetections, ResultPool
+from visionrt.gpu_results import DeviceDetections, KeptMemory, ResultBlock, ResultPool
 from visionrt.heads import Frame, Head
 from visionrt.heads.boxes import MAX_CANDIDATES
+from visionrt.heads.yolo_columns import Rows
 from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
-from visionrt.results import Detections
+from visionrt.results import Detections, Result
 
 
 @runtime_checkable
@@ -90,6 +93,47 @@ class DeviceRotatedHead(DeviceBoxHead, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Where further float32 columns of anchors lie, strides in elements."""
+
+    address: int
+    image_stride: int
+    anchor_stride: int
+    column_stride: int
+    classes: int
+    columns: int
+
+
+@runtime_checkable
+class DeviceColumnsHead(DeviceBoxHead, Protocol):
+    """A head that makes more of a box from further columns, on the host.
+
+    Attributes:
+        kept_output: an output that its results need and that stays on the device, or None.
+    """
+
+    kept_output: str | None
+
+    def columns(self, outputs: Mapping[str, DeviceTensor]) -> Columns:
+        """Where the columns are."""
+        ...
+
+    def result(
+        self, rows: Rows, frame: Frame, kept: KeptMemory | None, image: int, shape: tuple[int, ...]
+    ) -> Result:
+        """The result of what was kept, best first; the arrays are the result's own.
+
+        Args:
+            rows: boxes in pixels of the tensor.
+            frame: of the image.
+            kept: a copy of ``kept_output`` of the whole batch; None where nothing was found.
+            image: which of the batch.
+            shape: of ``kept_output``.
+        """
+        ...
+
+
 def device_head(head: Head) -> DeviceBoxHead | None:
     """The head, where kernels can decode its boxes."""
     return head if isinstance(head, DeviceBoxHead) and head.decodes_on_device else None
@@ -133,7 +177,11 @@ class BoxBlock:
         workspace_bytes = (
             _core.cuda_nms_rotated_workspace_bytes if rotated else _core.cuda_nms_workspace_bytes
         )
-        layout = Layout.of(workspace_bytes, batch, capacity, min(options.max_det, capacity))
+        columns = 0
+        if isinstance(self._head, DeviceColumnsHead):
+            columns = self._head.columns(outputs).columns
+        max_det = min(options.max_det, capacity)
+        layout = Layout.of(workspace_bytes, batch, capacity, max_det, columns)
         address = self._memory.reserve(layout.total)
         host = self._pinned.array((layout.block_bytes,), np.uint8)
         self._layout = layout.at(address)
@@ -193,6 +241,10 @@ class BoxBlock:
                     anchor_stride=where.anchor_stride,
                     num_classes=where.classes,
                 )
+            elif isinstance(head, DeviceColumnsHead):
+                extra = head.columns(outputs)
+                out = layout.block + layout.extra_offset
+                _core.cuda_nms(**arguments, extra=(*dataclasses.astuple(extra), out))
             else:
                 _core.cuda_nms(**arguments, geometries=[frame.geometry for frame in frames])
         if not options.keep_on_device:
@@ -205,19 +257,46 @@ class BoxBlock:
         Raises:
             MissingDependencyError: the GPU failed, or has too little memory.
         """
-        if self._pool is None:
-            self._pool = ResultPool(self._device)
-        block = self._pool.keep(self._now(), stream)
+        layout = self._now()
+        block = ResultBlock(self._keep(layout.block, layout.block_bytes, stream), layout)
         return [
             DeviceDetections(block, i, image_hw=frame.image_hw, names=self._recipe.labels)
             for i, frame in enumerate(frames)
         ]
 
-    def detections(self, frames: Sequence[Frame]) -> list[Detections]:
-        """The results, once the stream has passed the copy."""
+    def detections(
+        self, outputs: Mapping[str, DeviceTensor], frames: Sequence[Frame], stream: Stream
+    ) -> list[Result]:
+        """The results, once the stream has passed the copy.
+
+        Raises:
+            MissingDependencyError: there is too little memory for what results keep.
+        """
         layout = self._now()
         block = self._pinned.array((layout.block_bytes,), np.uint8)
-        return [self._result(layout.rows(block, i), frame) for i, frame in enumerate(frames)]
+        found = [layout.rows(block, i) for i in range(len(frames))]
+        head = self._head
+        if not isinstance(head, DeviceColumnsHead):
+            return [self._result(rows, frame) for rows, frame in zip(found, frames, strict=True)]
+        kept: KeptMemory | None = None
+        shape: tuple[int, ...] = ()
+        if head.kept_output is not None:
+            output = outputs[head.kept_output]
+            shape = output.shape
+            if any(map(len, found)):
+                size = output.dtype.itemsize * math.prod((len(frames), *shape[1:]))
+                kept = self._keep(output.address, size, stream)
+        results = []
+        for i, (rows, frame) in enumerate(zip(found, frames, strict=True)):
+            extra = layout.extra(block, i).copy()
+            own = Rows(rows["xyxy"].copy(), rows["score"].copy(), rows["class_id"].copy(), extra)
+            results.append(head.result(own, frame, kept, i, shape))
+        return results
+
+    def _keep(self, address: int, size: int, stream: Stream) -> KeptMemory:
+        if self._pool is None:
+            self._pool = ResultPool(self._device)
+        return self._pool.keep(address, size, stream)
 
     def _result(self, rows: NDArray[Any], frame: Frame) -> Detections:
         # The block is written again by the next frame, so results get copies.

@@ -55,6 +55,8 @@ class Layout:
     block: int
     block_bytes: int
     rows_offset: int
+    extra_offset: int
+    extra_columns: int
     total: int
 
     row_words = ROW.itemsize // 4
@@ -62,25 +64,42 @@ class Layout:
     def rows(self, block: NDArray[np.uint8], image: int) -> NDArray[Any]:
         """The rows of one image, of ``ROW``, in a copy of the block; best first."""
         counts = block[: 4 * self.batch].view(np.int32)
-        rows = block[self.rows_offset :].view(ROW).reshape(self.batch, self.max_det)
+        rows = (
+            block[self.rows_offset : self.extra_offset].view(ROW).reshape(self.batch, self.max_det)
+        )
         found: NDArray[Any] = rows[image, : counts[image]]
+        return found
+
+    def extra(self, block: NDArray[np.uint8], image: int) -> NDArray[np.float32]:
+        """The further columns of the rows of one image, float32 [n, extra_columns]."""
+        values = block[self.extra_offset :].view(np.float32)
+        shape = (self.batch, self.max_det, self.extra_columns)
+        counts = block[: 4 * self.batch].view(np.int32)
+        found: NDArray[np.float32] = values.reshape(shape)[image, : counts[image]]
         return found
 
     @classmethod
     def of(
-        cls, workspace_bytes: Callable[..., int], batch: int, capacity: int, max_det: int
+        cls,
+        workspace_bytes: Callable[..., int],
+        batch: int,
+        capacity: int,
+        max_det: int,
+        extra_columns: int = 0,
     ) -> Layout:
         """Of ``batch`` images with ``capacity`` candidates each.
 
         Args:
             workspace_bytes: what the NMS asks for, of batch, capacity, max_det and max_candidates.
+            extra_columns: float32 columns that come with each row.
         """
         max_det = max(max_det, 1)
         places = batch * capacity
         workspace = workspace_bytes(batch, capacity, max_det, MAX_CANDIDATES)
-        # The block: counts int32 [batch], then rows [batch, max_det].
+        # The block: counts int32 [batch], rows [batch, max_det], extra columns of the same.
         rows_offset = -(-4 * batch // ROW.itemsize) * ROW.itemsize
-        block = rows_offset + batch * max_det * ROW.itemsize
+        extra_offset = rows_offset + batch * max_det * ROW.itemsize
+        block = extra_offset + 4 * batch * max_det * extra_columns
         sizes = [16 * places, 4 * places, 4 * places, 4 * places, 4 * batch]
         sizes += [workspace, 4 * batch * max_det, block]
         starts, end = [], 0
@@ -100,6 +119,8 @@ class Layout:
             block=starts[7],
             block_bytes=block,
             rows_offset=rows_offset,
+            extra_offset=extra_offset,
+            extra_columns=extra_columns,
             total=end,
         )
 

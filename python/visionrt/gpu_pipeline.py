@@ -22,7 +22,13 @@ from visionrt import _core
 from visionrt.backends.base import DeviceBackend, DeviceLane
 from visionrt.device import Stream, close_with, cuda_errors, device_index, open_device
 from visionrt.errors import InputDataError, MissingDependencyError
-from visionrt.gpu_boxes import BoxBlock, DeviceRotatedHead, can_decode, device_head
+from visionrt.gpu_boxes import (
+    BoxBlock,
+    DeviceColumnsHead,
+    DeviceRotatedHead,
+    can_decode,
+    device_head,
+)
 from visionrt.gpu_graphs import GraphCache
 from visionrt.gpu_images import DeviceImage
 from visionrt.gpu_tables import WeightTables
@@ -193,7 +199,7 @@ class LaneFrames:
             if not is_left:
                 lane.stream.synchronize()
         if self._boxes is not None and work.options is not None:
-            return self._boxes.detections(frames)
+            return self._boxes.detections(lane.outputs(), frames, lane.stream)
         # The page-locked arrays are written again by the next frame, so results get copies. Only a
         # padded batch is cut: an output may have no batch axis.
         count = len(frames) if batch > len(frames) else None
@@ -260,7 +266,7 @@ class LaneFrames:
         on_device = head is not None and can_decode(head, outputs, options)
         self.had_other_outputs = head is not None and not on_device
         if self._boxes is not None and on_device:
-            if isinstance(head, DeviceRotatedHead):
+            if isinstance(head, (DeviceRotatedHead, DeviceColumnsHead)):
                 options = dataclasses.replace(options, keep_on_device=False)
             addresses += self._boxes.reserve(outputs, len(pixels), options)
             return _Work(tuple(images), tables, color, addresses, options), staged

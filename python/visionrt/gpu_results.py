@@ -8,10 +8,11 @@ whatever thread; the pool lives as long as any of them, the model may be closed 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,17 +50,18 @@ class ResultPool:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._stream = device.stream()
-        self._pinned = device.pinned()
+        self.stream = device.stream()
+        self.pinned = device.pinned()
+        self.scratch = device.buffer()
+        self.reading = threading.Lock()  # of who uses stream, pinned and scratch
         self._idle: list[_Slot] = []
         self._lent = 0
         self._is_retired = False
         # Reentrant: the garbage collector gives blocks back in the middle of anything.
         self._lock = threading.RLock()
-        self._reading = threading.Lock()
 
-    def keep(self, layout: Layout, stream: Stream) -> ResultBlock:
-        """Queue a copy of a lane's result block on its stream; does not wait for it.
+    def keep(self, address: int, size: int, stream: Stream) -> KeptMemory:
+        """Queue a copy of a lane's device memory on its stream; does not wait for it.
 
         Raises:
             MissingDependencyError: the GPU failed, or has too little memory.
@@ -70,35 +72,13 @@ class ResultPool:
         try:
             if slot is None:
                 slot = _Slot(self.device.buffer(), self.device.event(timing=False))
-            address = slot.memory.reserve(layout.block_bytes)
-            self.device.copy_on_device(address, layout.block, layout.block_bytes, stream)
+            to = slot.memory.reserve(size)
+            self.device.copy_on_device(to, address, size, stream)
             slot.event.record(stream)
         except BaseException:
             self._give_back(slot)
             raise
-        return ResultBlock(self, slot, layout, functools.partial(self._give_back, slot))
-
-    def download(self, slot: _Slot, size: int) -> NDArray[np.uint8]:
-        """A copy of a block; blocks until its frame is over."""
-        with self._reading, self.device.current():
-            slot.event.synchronize()
-            staged = self._pinned.array((size,), np.uint8)
-            self.device.copy_to_host(staged, slot.memory.address, self._stream)
-            self._stream.synchronize()
-            return staged.copy()
-
-    def order(self, slot: _Slot, stream: int) -> None:
-        """Make a stream, by its integer handle, wait for a block. Does not block."""
-        with self.device.current():
-            self._stream.wait_for(slot.event)
-            with cuda_errors("make another stream wait"):
-                _core.wait_for_stream(stream, self._stream.handle)
-
-    def ordered_stream(self, slot: _Slot) -> int:
-        """The handle of a stream that waits for a block. Does not block."""
-        with self.device.current():
-            self._stream.wait_for(slot.event)
-        return self._stream.handle
+        return KeptMemory(self, slot, functools.partial(self._give_back, slot))
 
     def retire(self) -> None:
         """Lend nothing more; what is lent is freed as it comes back. May be called twice."""
@@ -118,41 +98,64 @@ class ResultPool:
         while self._idle:
             self._idle.pop().close()
         if self._lent == 0:
-            self._pinned.close()
-            self._stream.close()
+            for owned in (self.pinned, self.scratch, self.stream):
+                owned.close()
+
+
+class KeptMemory:
+    """Device memory that is lent as long as this lives, whatever becomes of the model."""
+
+    def __init__(self, pool: ResultPool, slot: _Slot, give_back: Callable[[], None]) -> None:
+        self.address = slot.memory.address
+        self.gpu = pool.device.info.index
+        self._pool = pool
+        self._event = slot.event
+        weakref.finalize(self, give_back)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[ResultPool]:
+        """The pool, whose stream and scratch memory are the caller's in the block; waits first.
+
+        Raises:
+            MissingDependencyError: the GPU failed, now or in the frame.
+        """
+        with self._pool.reading, self._pool.device.current():
+            self._event.synchronize()
+            yield self._pool
+
+    def download(self, size: int) -> NDArray[np.uint8]:
+        """A copy on the host; blocks until the frame is over."""
+        with self.reading() as pool:
+            staged = pool.pinned.array((size,), np.uint8)
+            pool.device.copy_to_host(staged, self.address, pool.stream)
+            pool.stream.synchronize()
+            return staged.copy()
+
+    def order(self, stream: int) -> None:
+        """Make a stream, by its integer handle, wait for the memory. Does not block."""
+        with cuda_errors("make another stream wait"), self._pool.device.current():
+            _core.wait_for_stream(stream, self.ordered_stream())
+
+    def ordered_stream(self) -> int:
+        """The handle of a stream that waits for the memory. Does not block."""
+        with self._pool.device.current():
+            self._pool.stream.wait_for(self._event)
+        return self._pool.stream.handle
 
 
 class ResultBlock:
     """The rows of one batch in device memory, and on the host once somebody reads them."""
 
-    def __init__(
-        self, pool: ResultPool, slot: _Slot, layout: Layout, give_back: Callable[[], None]
-    ) -> None:
+    def __init__(self, memory: KeptMemory, layout: Layout) -> None:
+        self.memory = memory
         self.layout = layout
-        self.gpu = pool.device.info.index
-        self._pool = pool
-        self._slot = slot
         self._host: NDArray[np.uint8] | None = None
-        weakref.finalize(self, give_back)
-
-    @property
-    def address(self) -> int:
-        """Of the block's first byte."""
-        return self._slot.memory.address
 
     def rows(self, image: int) -> NDArray[Any]:
         """The rows of an image on the host; the first call for a block waits and copies."""
         if self._host is None:
-            self._host = self._pool.download(self._slot, self.layout.block_bytes)
+            self._host = self.memory.download(self.layout.block_bytes)
         return self.layout.rows(self._host, image)
-
-    def order(self, stream: int) -> None:
-        """See :meth:`ResultPool.order`."""
-        self._pool.order(self._slot, stream)
-
-    def ordered_stream(self) -> int:
-        """See :meth:`ResultPool.ordered_stream`."""
-        return self._pool.ordered_stream(self._slot)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +173,7 @@ class DeviceArray:
         gpu: number of the GPU.
     """
 
-    block: ResultBlock
+    memory: KeptMemory
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -203,7 +206,7 @@ class DeviceArray:
         if stream == 0:
             raise ValueError("expected a stream of CUDA, 1 or 2 for its default ones, got 0")
         if stream != -1:
-            self.block.order(_LEGACY_STREAM if stream is None else stream)
+            self.memory.order(_LEGACY_STREAM if stream is None else stream)
         return _core.dlpack_capsule(
             self,
             self.address,
@@ -224,7 +227,7 @@ class DeviceArray:
             # An empty array is said to have no address.
             "data": (0 if 0 in self.shape else self.address, False),
             "strides": tuple(step * self.dtype.itemsize for step in self.strides),
-            "stream": self.block.ordered_stream(),
+            "stream": self.memory.ordered_stream(),
         }
 
 
@@ -293,7 +296,7 @@ class DeviceDetections(Detections):
     def on_device(self) -> DeviceRows:
         """The rows in GPU memory."""
         layout, image = self._block.layout, self._image
-        start = self._block.address + layout.rows_offset
+        start = self._block.memory.address + layout.rows_offset
         start += image * layout.max_det * layout.row_words * 4
 
         def column(word: int, width: int | None, kind: type[np.generic]) -> DeviceArray:
@@ -301,7 +304,7 @@ class DeviceDetections(Detections):
             strides = (layout.row_words, *([1] * len(inner)))
             return self._array((layout.max_det, *inner), strides, kind, start + 4 * word)
 
-        count = self._array((1,), (1,), np.int32, self._block.address + 4 * image)
+        count = self._array((1,), (1,), np.int32, self._block.memory.address + 4 * image)
         return DeviceRows(
             xyxy=column(0, 4, np.float32),
             confidence=column(4, None, np.float32),
@@ -315,7 +318,7 @@ class DeviceDetections(Detections):
         return self._table().to_dlpack(stream)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (dlpack.CUDA, self._block.gpu)
+        return (dlpack.CUDA, self._block.memory.gpu)
 
     def __dlpack__(self, **options: Any) -> Any:
         return self._table().__dlpack__(**options)
@@ -342,8 +345,8 @@ class DeviceDetections(Detections):
         kind: type[np.generic],
         address: int,
     ) -> DeviceArray:
-        block = self._block
-        return DeviceArray(block, shape, strides, np.dtype(kind), address, block.gpu)
+        memory = self._block.memory
+        return DeviceArray(memory, shape, strides, np.dtype(kind), address, memory.gpu)
 
     def _set(self, name: str, value: NDArray[Any]) -> None:
         if value is not _UNREAD:

@@ -217,6 +217,44 @@ def test_filtered_and_mapped_rows_equal_the_heads(seed: int) -> None:
     assert worker.run(filtered_cases, seed, 300) > 1000
 
 
+def extra_columns(seed: int) -> int:
+    """Of the kept, from outputs in both layouts, for more images than one launch maps."""
+    rng = np.random.default_rng(seed)
+    batch, anchors, classes, columns = (1, 33, 2, 5) if seed else (35, 9, 1, 2)
+    output = rng.random((batch, anchors, 3 + columns)).astype(F32)
+    steps = (output[0].size, 3 + columns, 1)
+    if seed % 2:
+        output, steps = output.transpose(0, 2, 1).copy(), (output[0].size, 1, anchors)
+    values = output if seed % 2 == 0 else output.transpose(0, 2, 1)
+    boxes = np.stack([cpu.clustered_boxes(rng, anchors) for _ in range(batch)])
+    scores, ids = (
+        rng.random((batch, anchors)).astype(F32),
+        rng.integers(0, classes, (batch, anchors)),
+    )
+    source = np.stack([rng.permutation(anchors) for _ in range(batch)]) * classes + ids
+    places = [Preprocessor(PreprocessSpec()).geometry(30, 40)] * batch
+    device, max_det = worker.emulator(), 7
+    with ExitStack() as stack:
+        given = stack.enter_context(device.buffer(output, "output"))
+        out = stack.enter_context(device.empty((batch, max_det, columns), F32, "extra"))
+        first = given.address + 4 * 3 * steps[2]
+        kept, counts, _ = cuda_nms(
+            *(boxes, scores, ids.astype(I32), None, 0.5, max_det, source.astype(I32)),
+            geometries=places,
+            extra=(first, *steps, classes, columns, out.address),
+        )
+        for image in range(batch):
+            chosen = source[image][kept[image, : counts[image]]] // classes
+            got = out.array[image, : counts[image]]
+            assert got.tobytes() == values[image][chosen, 3:].tobytes()
+    return int(counts.sum())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_further_columns_of_the_kept(seed: int) -> None:
+    assert worker.run(extra_columns, seed) > 3
+
+
 def more_images_than_a_launch_maps() -> int:
     rng = np.random.default_rng(2)
     batch, n = 70, 5

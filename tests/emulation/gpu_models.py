@@ -43,9 +43,11 @@ def yolo_model(
     form: str = "v8",
     infinite_anchor: int | None = None,
     half: bool = False,
+    prototypes: bool = False,
 ) -> bytes:
     """A detector of 84 anchors whose 3 class scores depend on the image, in any YOLO form.
 
+    ``prototypes`` adds an output [n, 2, 16, 16]: then the last two columns are coefficients.
     ``yolox`` gives offsets and logarithms in the place of centres and sizes.
     """
     rng = np.random.default_rng(3)
@@ -84,9 +86,21 @@ def yolo_model(
     kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     nodes.append(helper.make_node("Cast", [made], ["output"], to=kind))
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, SIZE, SIZE])
-    output = helper.make_tensor_value_info("output", kind, shape)
+    outputs = [helper.make_tensor_value_info("output", kind, shape)]
+    if prototypes:
+        quarter = {"kernel_shape": [4, 4], "strides": [4, 4]}
+        constants |= {"two": np.array([0, 1]), "middle": np.array(0.4, np.float32)}
+        nodes += [
+            helper.make_node(
+                "AveragePool", ["image"], ["small"], kernel_shape=[4, 4], strides=[4, 4]
+            ),
+            helper.make_node("Gather", ["small", "two"], ["planes"], axis=1),
+            helper.make_node("Sub", ["planes", "middle"], ["prototypes"]),
+        ]
+        planes = [batch, 2, SIZE // 4, SIZE // 4]
+        outputs.append(helper.make_tensor_value_info("prototypes", TensorProto.FLOAT, planes))
     values = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "yolo", [image], [output], values)
+    graph = helper.make_graph(nodes, "yolo", [image], outputs, values)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())

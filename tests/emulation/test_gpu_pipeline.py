@@ -7,7 +7,9 @@ which runs in a process of its own; see fake_gpu.py.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import gc
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -223,6 +225,55 @@ def pil_frames() -> None:
                 assert_same(got, wanted)
         (frames,) = gpu._pipeline._gpu._frames.values()
         assert len(frames._tables._tables) == gpu_tables.LIMIT
+
+
+@pytest.mark.parametrize("form", ["v8", "v8_rows", "v5"])
+def test_poses_and_instances_equal_the_twins(
+    fake_gpu: FakeGpu, emulated_kernels: Path, form: str
+) -> None:
+    fake_gpu.run(poses_and_instances, form, kernels=emulated_kernels, fast=True)
+
+
+def poses_and_instances(form: str) -> None:
+    """One class; the other two class columns are a keypoint, or the coefficients of a mask."""
+    images = random_images(4)
+    options: dict[str, Any] = {"form": form}
+    pose = dataclasses.replace(
+        BOXES,
+        task="keypoints",
+        head="yolo_pose",
+        labels=("red",),
+        head_options=options | {"dims": 2, "names": ["nose"], "skeleton": []},
+    )
+    with both(yolo_model(form=form), pose) as (gpu, cpu):
+        pairs = [(gpu(image), cpu(image)) for image in (*images, *images)]
+        for got, wanted in pairs:
+            assert_same(got, wanted)
+            np.testing.assert_array_equal(got.xyxy, wanted.xyxy)
+            np.testing.assert_array_equal(got.score, wanted.score)
+        assert sum(len(wanted.score) for _, wanted in pairs) > 20
+        assert "boxes by kernels on the GPU" in gpu.explain()
+    masks = dataclasses.replace(
+        BOXES, task="instances", head="proto_mask", labels=("red",), head_options=options
+    )
+    with both(yolo_model(form=form, prototypes=True), masks) as (gpu, cpu):
+        pairs = [(gpu(image), cpu(image)) for image in (*images, *images)]
+        pairs += list(zip(gpu(images), cpu(images), strict=True))
+        pairs.append((gpu(images[0], confidence=1.0), cpu(images[0], confidence=1.0)))
+        assert "boxes by kernels on the GPU" in gpu.explain()
+        made = fake_cuda.calls("cuMemcpyDtoHAsync")
+        picked = pairs[0][0][1:3]  # before its masks are made
+        copied = copy.deepcopy(pairs[1][0])
+        kept = pairs.pop(2)
+        for got, wanted in pairs:
+            assert_same(got, wanted)
+        assert sum(int(wanted.mask.sum()) for _, wanted in pairs) > 1000
+        assert fake_cuda.calls("cuMemcpyDtoHAsync") > made
+        np.testing.assert_array_equal(picked.mask, pairs[0][1].mask[1:3])
+        assert_same(copied, pairs[1][1])
+    assert_same(*kept)  # masks are made when the model is closed
+    del gpu, pairs, picked, kept, got, copied
+    gc.collect()
 
 
 def test_many_sizes_update_graphs_in_place(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:

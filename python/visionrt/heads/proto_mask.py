@@ -16,7 +16,7 @@ Head options:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +30,39 @@ from visionrt.heads.base import (
     choice,
     output_named,
 )
-from visionrt.heads.yolo_columns import FORMS, columns_of, kept_rows, rows_above
+from visionrt.heads.yolo_columns import (
+    FORMS,
+    Rows,
+    anchors_of,
+    columns_of,
+    device_columns,
+    enqueue_decode,
+    kept_rows,
+    rows_above,
+)
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.preprocess import boxes_to_image
 from visionrt.recipe import Recipe
-from visionrt.results.instances import Instances, PrototypeMasks
+from visionrt.results.instances import Instances, MaskSource, PrototypeMasks
+
+if TYPE_CHECKING:
+    from visionrt.backends.base import DeviceTensor
+    from visionrt.gpu_boxes import Columns
+    from visionrt.gpu_layout import CandidateBuffers
+    from visionrt.gpu_results import KeptMemory
+
+Pair: TypeAlias = tuple[float, float]
 
 
 class ProtoMaskHead:
-    """See the module."""
+    """See the module. Decodes on the device as well, unless the model suppresses by itself.
+
+    There the prototypes stay in GPU memory, and masks are made there when they are asked for.
+    """
+
+    constant = None
+    reads_float16 = False  # coefficients are gathered as float32
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         options = check_options(recipe, ("output", "prototypes", "form", "threshold"))
@@ -56,6 +79,8 @@ class ProtoMaskHead:
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
             raise bad_option(recipe, "threshold", "a number", threshold)
         self._threshold = float(threshold)
+        self.kept_output = self._prototypes
+        self.decodes_on_device = self._form != "end2end"
 
     def decode(
         self,
@@ -90,17 +115,25 @@ class ProtoMaskHead:
     ) -> Instances:
         rows = rows_above(raw, self._form, classes, options)
         rows = kept_rows(rows, self._form, options, class_agnostic=self._recipe.class_agnostic)
-        g, sides = frame.geometry, self._recipe.preprocess.size
-        cells = [n / side for n, side in zip(prototypes.shape[1:], sides, strict=True)]
-        # tensor = image / scale + offset, prototype = tensor * cells
+        scale, shift = self._places(prototypes.shape[1:], frame)
         masks = PrototypeMasks(
             # Back ends may reuse the memory of their outputs, and masks are made later.
             prototypes.copy() if len(rows.score) else prototypes[:, :1, :1].copy(),
             np.ascontiguousarray(rows.extra),
-            scale=(cells[0] / g.scale_y, cells[1] / g.scale_x),
-            shift=(cells[0] * g.offset_y, cells[1] * g.offset_x),
+            scale=scale,
+            shift=shift,
             threshold=self._threshold,
         )
+        return self._instances(masks, rows, frame)
+
+    def _places(self, cells_hw: tuple[int, ...], frame: Frame) -> tuple[Pair, Pair]:
+        """Scale and shift, (y, x): tensor = image / scale + offset, prototype = tensor * cells."""
+        g, sides = frame.geometry, self._recipe.preprocess.size
+        cells = [n / side for n, side in zip(cells_hw, sides, strict=True)]
+        scale = (cells[0] / g.scale_y, cells[1] / g.scale_x)
+        return scale, (cells[0] * g.offset_y, cells[1] * g.offset_x)
+
+    def _instances(self, masks: MaskSource, rows: Rows, frame: Frame) -> Instances:
         return Instances(
             masks,
             image_hw=frame.image_hw,
@@ -109,3 +142,57 @@ class ProtoMaskHead:
             confidence=rows.score,
             class_id=rows.class_id,
         )
+
+    def capacity(self, outputs: Mapping[str, DeviceTensor]) -> int:
+        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
+        return self._layout(outputs)[0][0]
+
+    def enqueue_decode(
+        self,
+        outputs: Mapping[str, DeviceTensor],
+        batch: int,
+        confidence: float,
+        candidates: CandidateBuffers,
+        constant: int,
+        stream: int,
+    ) -> None:
+        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
+        layout, classes = self._layout(outputs)
+        output = outputs[self._boxes]
+        enqueue_decode(self._form, output, layout, classes, batch, confidence, candidates, stream)
+
+    def columns(self, outputs: Mapping[str, DeviceTensor]) -> Columns:
+        """See :class:`visionrt.gpu_boxes.DeviceColumnsHead`."""
+        return device_columns(self._form, outputs[self._boxes], *self._layout(outputs))
+
+    def result(
+        self, rows: Rows, frame: Frame, kept: KeptMemory | None, image: int, shape: tuple[int, ...]
+    ) -> Instances:
+        """See :class:`visionrt.gpu_boxes.DeviceColumnsHead`."""
+        from visionrt.gpu_masks import DevicePrototypeMasks
+
+        scale, shift = self._places(shape[2:], frame)
+        if kept is None:
+            nothing = np.zeros((rows.extra.shape[1], 1, 1), np.float32)
+            masks = PrototypeMasks(nothing, rows.extra, scale, shift, self._threshold)
+            return self._instances(masks, rows, frame)
+        _, channels, height, width = shape
+        start = image * channels * height * width * np.dtype(np.float32).itemsize
+        on_device = DevicePrototypeMasks(
+            memory=kept,
+            address=kept.address + start,
+            shape=(channels, height, width),
+            coefficients=rows.extra,
+            scale=scale,
+            shift=shift,
+            threshold=self._threshold,
+        )
+        return self._instances(on_device, rows, frame)
+
+    def _layout(self, outputs: Mapping[str, DeviceTensor]) -> tuple[tuple[int, int, int], int]:
+        """Of the boxes, checked: see ``anchors_of``; and the classes."""
+        shape, prototypes = outputs[self._boxes].shape, outputs[self._prototypes].shape
+        if len(prototypes) != 4 or 0 in prototypes:
+            raise bad_shape(self._prototypes, "[n, masks, h, w]", prototypes)
+        layout = anchors_of(self._form, self._boxes, shape, prototypes[1] + 1)
+        return layout, layout[2] - prototypes[1]

@@ -18,7 +18,7 @@ The recipe's labels are the classes of objects. ``confidence`` is that of the ob
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,18 +33,37 @@ from visionrt.heads.base import (
     output_named,
 )
 from visionrt.heads.keypoints import points_named
-from visionrt.heads.yolo_columns import FORMS, columns_of, kept_rows, rows_above
+from visionrt.heads.yolo_columns import (
+    FORMS,
+    Rows,
+    anchors_of,
+    columns_of,
+    device_columns,
+    enqueue_decode,
+    kept_rows,
+    rows_above,
+)
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.preprocess import boxes_to_image, points_to_image
 from visionrt.recipe import Recipe
 from visionrt.results import Keypoints
 
+if TYPE_CHECKING:
+    from visionrt.backends.base import DeviceTensor
+    from visionrt.gpu_boxes import Columns
+    from visionrt.gpu_layout import CandidateBuffers
+    from visionrt.gpu_results import KeptMemory
+
 _SEEN = 0.5  # keypoints' confidence, from which pictures show them
 
 
 class YoloPoseHead:
-    """See the module."""
+    """See the module. Decodes on the device as well, unless the model suppresses by itself."""
+
+    constant = None
+    kept_output = None
+    reads_float16 = False  # further columns are gathered as float32
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         known = ("output", "form", "dims", "classes", "names", "skeleton")
@@ -57,6 +76,7 @@ class YoloPoseHead:
         if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
             raise bad_option(recipe, "classes", "an integer above 0", classes)
         self._classes = 0 if self._form == "end2end" else classes
+        self.decodes_on_device = self._form != "end2end"
 
     def decode(
         self,
@@ -66,33 +86,72 @@ class YoloPoseHead:
     ) -> list[Keypoints]:
         """One :class:`Keypoints` per frame, the surest object first."""
         raw = as_float32(outputs[self._output])
-        least = self._classes + self._dims
-        columns = columns_of(self._form, self._output, raw.shape, len(frames), least)
-        extra = columns - self._classes
-        names, skeleton = points_named(self._recipe, extra // self._dims)
-        top = max((max(pair) for pair in skeleton), default=-1)
-        if extra % self._dims or top >= extra // self._dims:
-            wanted = f"{self._dims} columns for each keypoint, more than {top} of them"
-            raise bad_shape(self._output, wanted, raw.shape)
+        self._points(raw.shape, len(frames))
         results = []
         for i, frame in enumerate(frames):
             rows = rows_above(raw[i], self._form, self._classes, options)
             rows = kept_rows(rows, self._form, options, class_agnostic=self._recipe.class_agnostic)
-            given = rows.extra.reshape(len(rows.score), -1, self._dims)
-            points = np.ones((*given.shape[:2], 3), np.float32)
-            points[..., : self._dims] = given
-            points[..., :2] = points_to_image(frame.geometry, points[..., :2])
-            results.append(
-                Keypoints(
-                    image_hw=frame.image_hw,
-                    names=names,
-                    keypoints=points,
-                    skeleton=skeleton,
-                    threshold=_SEEN,
-                    xyxy=boxes_to_image(frame.geometry, rows.xyxy),
-                    score=rows.score,
-                    class_id=rows.class_id,
-                    object_names=self._recipe.labels,
-                )
-            )
+            results.append(self._result(rows, frame))
         return results
+
+    def _points(self, shape: tuple[int, ...], batch: int) -> None:
+        """Check that the output's columns are those of whole keypoints."""
+        least = self._classes + self._dims
+        extra = columns_of(self._form, self._output, shape, batch, least) - self._classes
+        _, skeleton = points_named(self._recipe, extra // self._dims)
+        top = max((max(pair) for pair in skeleton), default=-1)
+        if extra % self._dims or top >= extra // self._dims:
+            wanted = f"{self._dims} columns for each keypoint, more than {top} of them"
+            raise bad_shape(self._output, wanted, shape)
+
+    def _result(self, rows: Rows, frame: Frame) -> Keypoints:
+        names, skeleton = points_named(self._recipe, rows.extra.shape[1] // self._dims)
+        given = rows.extra.reshape(len(rows.score), -1, self._dims)
+        points = np.ones((*given.shape[:2], 3), np.float32)
+        points[..., : self._dims] = given
+        points[..., :2] = points_to_image(frame.geometry, points[..., :2])
+        return Keypoints(
+            image_hw=frame.image_hw,
+            names=names,
+            keypoints=points,
+            skeleton=skeleton,
+            threshold=_SEEN,
+            xyxy=boxes_to_image(frame.geometry, rows.xyxy),
+            score=rows.score,
+            class_id=rows.class_id,
+            object_names=self._recipe.labels,
+        )
+
+    def capacity(self, outputs: Mapping[str, DeviceTensor]) -> int:
+        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
+        return self._layout(outputs)[0][0]
+
+    def enqueue_decode(
+        self,
+        outputs: Mapping[str, DeviceTensor],
+        batch: int,
+        confidence: float,
+        candidates: CandidateBuffers,
+        constant: int,
+        stream: int,
+    ) -> None:
+        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
+        layout, classes = self._layout(outputs)
+        output = outputs[self._output]
+        enqueue_decode(self._form, output, layout, classes, batch, confidence, candidates, stream)
+
+    def columns(self, outputs: Mapping[str, DeviceTensor]) -> Columns:
+        """See :class:`visionrt.gpu_boxes.DeviceColumnsHead`."""
+        return device_columns(self._form, outputs[self._output], *self._layout(outputs))
+
+    def result(
+        self, rows: Rows, frame: Frame, kept: KeptMemory | None, image: int, shape: tuple[int, ...]
+    ) -> Keypoints:
+        """See :class:`visionrt.gpu_boxes.DeviceColumnsHead`."""
+        return self._result(rows, frame)
+
+    def _layout(self, outputs: Mapping[str, DeviceTensor]) -> tuple[tuple[int, int, int], int]:
+        """Of the output, checked: see ``anchors_of``; and the classes."""
+        shape = outputs[self._output].shape
+        self._points(shape, shape[0] if shape else 0)
+        return anchors_of(self._form, self._output, shape, self._classes + 1), self._classes
