@@ -20,7 +20,7 @@ from PIL import Image
 from trtconvert.calibration.collect import collect, sampling_step
 from trtconvert.calibration.histogram import BINS, Histogram
 from trtconvert.calibration.layer_errors import measure_layer_errors
-from trtconvert.calibration.options import CalibrationOptions
+from trtconvert.calibration.options import METHODS, CalibrationOptions
 from trtconvert.calibration.peaks import measure_peaks
 from trtconvert.calibration.ranges import (
     entropy_threshold,
@@ -313,6 +313,22 @@ def test_ranges_do_not_depend_on_the_order_of_images(folder):
     b = collect(view, ["x", "f"], backwards, silent)
     for name, histogram in a.items():
         np.testing.assert_array_equal(histogram.counts, b[name].counts)
+
+
+@pytest.mark.parametrize("most_values", [10**6, 20])
+def test_ranges_do_not_depend_on_the_batch_size(folder, most_values):
+    one = None
+    for batch in (1, 2, 4, 6):  # 4 does not divide the six images
+        view, reader = small_view(batch), ImageReader(folder, SPEC, batch=batch)
+        found = collect(view, ["x", "r"], reader, silent, most_values=most_values)
+        one = one or found
+        for name, histogram in found.items():
+            assert histogram.peak == one[name].peak
+            assert histogram.zeros == one[name].zeros
+            np.testing.assert_array_equal(histogram.counts, one[name].counts)
+            for method in METHODS:
+                options = CalibrationOptions(folder, method=method)
+                assert threshold(histogram, options) == threshold(one[name], options)
 
 
 def test_layer_errors_equal_numpy(folder):

@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto
 
 from trtconvert.building import CPU
 from trtconvert.graph import all_nodes, node_label, one_line
+from trtconvert.qdq_problems import qdq_problems
 from trtconvert.targets.base import Target
 from trtconvert.targets.trt_builder import describe_parser_error, strongly_typed_flag
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
@@ -24,6 +25,7 @@ _CUT = "Cut the graph before this node (--outputs), or rewrite it with supported
 _SELECT = "Cut the graph before this node with --outputs, or rewrite it without selections."
 # What an NMS brings with it goes when the NMS goes.
 _BY_AN_NMS = (_OUTSIDE, _SELECT)
+_SYMMETRIC = "Quantize symmetrically to int8, or convert the float model."
 # Operators that a TensorRT-RTX parser takes, or refuses in words that do not help, and that its
 # builder has no kernel for; established by building each.
 _RTX_REFUSES = {
@@ -103,10 +105,12 @@ def refuse_known(clean: ModelProto, targets: Sequence[Target]) -> None:
     Raises:
         ModelError: with the first such node and the reason.
     """
-    gpu = [target.name for target in targets if target.backend == TENSORRT_RTX]
-    for problem in known_problems(clean) if gpu else ():
+    gpu = [target for target in targets if target.backend != CPU]
+    is_rtx = any(target.backend == TENSORRT_RTX for target in gpu)
+    problems = known_problems(clean) if is_rtx else _quantized_wrongly(clean)
+    for problem in problems if gpu else ():
         raise ModelError(
-            f"operators that {gpu[0]} can build",
+            f"operators that {gpu[0].name} can build",
             got=f"{problem.node}: {problem.reason}",
             fix=f"{problem.fix} Or build --target cpu alone.",
         )
@@ -127,6 +131,12 @@ def known_problems(model: ModelProto) -> Iterator[Problem]:
             yield Problem(node_label(node), reason, fix)
         elif node.op_type == "Resize" and _is_antialiased(node):
             yield Problem(node_label(node), "antialiased resizing has no kernel", _CUT)
+    yield from _quantized_wrongly(model)
+
+
+def _quantized_wrongly(model: ModelProto) -> Iterator[Problem]:
+    for node, reason in qdq_problems(model):
+        yield Problem(node_label(node), reason, _SYMMETRIC)
 
 
 def _is_antialiased(node: NodeProto) -> bool:

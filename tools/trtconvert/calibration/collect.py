@@ -53,7 +53,10 @@ def collect(
     for done, tensor in enumerate(images, 1):
         results = backend.run({view.inputs[0]: tensor})
         for name, (peak, values) in zip(tensors, outputs, strict=True):
-            histograms[name].update(results.pop(values), float(results.pop(peak)))
+            sample = results.pop(values)
+            # A batch that is filled up holds its last image several times.
+            sample = sample[: len(sample) - images.repeated] if len(sample) > 1 else sample
+            histograms[name].update(sample, float(results.pop(peak)))
         progress("Calibrating", done, max(len(images), done))
     return histograms
 
@@ -76,6 +79,7 @@ def _tapped(
     out = with_outputs(view.model, tensors)
     names = FreshNames(out)
     constants: dict[tuple[int, ...], str] = {}
+    batch = (view.shape[view.inputs[0]] or (1,))[0]
     nodes: list[Any] = []
     outputs: dict[str, tuple[str, str]] = {}
 
@@ -89,13 +93,17 @@ def _tapped(
     def tap(name: str) -> None:
         magnitude, peak = names(f"{name}_magnitude"), names(f"{name}_peak")
         flat, sample = names(f"{name}_flat"), names(f"{name}_sample")
-        step = sampling_step(view.static_shape(name) or (), most_values)
-        ends = constant(0), constant(np.iinfo(np.int64).max), constant(0), constant(step)
+        # By image, so that the batch size has no say in what is counted.
+        shape = view.static_shape(name) or ()
+        by_image = len(shape) > 1 and (view.shape[name] or (None,))[0] == batch
+        step = sampling_step(shape[1:] if by_image else shape, most_values)
+        rows = constant(0, -1) if by_image else constant(1, -1)
+        ends = constant(0), constant(np.iinfo(np.int64).max), constant(1), constant(step)
         nodes.extend(
             (
                 helper.make_node("Abs", [name], [magnitude]),
                 helper.make_node("ReduceMax", [magnitude], [peak], keepdims=0),
-                helper.make_node("Reshape", [name, constant(-1)], [flat]),
+                helper.make_node("Reshape", [name, rows], [flat]),
                 helper.make_node("Slice", [flat, *ends], [sample]),
             )
         )

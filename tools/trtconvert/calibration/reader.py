@@ -59,6 +59,7 @@ class ImageReader:
     Attributes:
         files: the chosen files, sorted.
         spec, batch: as given.
+        repeated: how many images of the last tensor fill it up.
         skipped: files that could not be read so far, with the reason.
 
     Raises:
@@ -84,6 +85,7 @@ class ImageReader:
         self.skipped: dict[Path, str] = {}
         self.spec = spec
         self.batch = batch
+        self.repeated = 0
         self._preprocessor = Preprocessor(spec)
 
     def __len__(self) -> int:
@@ -99,6 +101,7 @@ class ImageReader:
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         pending: list[NDArray[Any]] = []
+        self.repeated = 0
         for path in self.files:
             if path in self.skipped:
                 continue
@@ -111,7 +114,8 @@ class ImageReader:
                 yield self._preprocessor(pending)
                 pending = []
         if pending:
-            pending += [pending[-1]] * (self.batch - len(pending))
+            self.repeated = self.batch - len(pending)
+            pending += [pending[-1]] * self.repeated
             yield self._preprocessor(pending)
         if not len(self):
             first = self.files[0]
