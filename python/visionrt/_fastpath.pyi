@@ -8,7 +8,7 @@ def softmax_top_k(
     offset: int = 0,
     softmax: bool = True,
     allowed: NDArray[np.uint8] | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]: ...
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]: ...
 def argmax_upsampled(
     scores: NDArray[np.float32],
     values: NDArray[np.float32] | None,

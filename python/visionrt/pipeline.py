@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from visionrt.gpu_pipeline import GpuPipeline, Pixels
 
 DECODES = ("auto", "scaled", "exact")
-_STAGES = ("decode", "preprocess", "inference", "postprocess")
 
 
 class Pipeline:
@@ -98,7 +96,7 @@ class Pipeline:
                 times += [times[-1], time.perf_counter()]
             if results is None:
                 host = [_on_host(image) for image in pixels]
-                self._preprocess(host, color=color, out=lane.tensor[: len(pixels)])
+                self._preprocess.fill(host, color, lane.tensor[: len(pixels)])
                 times[2:] = [time.perf_counter()]
                 outputs = self._infer(lane, self.batch if self._is_fixed else len(pixels))
                 times.append(time.perf_counter())
@@ -108,12 +106,15 @@ class Pipeline:
         finally:
             self._lanes.give_back(lane)
         times.append(time.perf_counter())
-        milliseconds = [(b - a) * 1e3 / len(images) for a, b in itertools.pairwise(times)]
+        each_ms = 1e3 / len(images)
+        t0, t1, t2, t3, t4 = times
         for image, result in zip(images, results, strict=True):
             result.source = ImageRef(image, color)
-            result.speed = dict(zip(_STAGES, milliseconds, strict=True))
-            if not image_io.is_encoded(image):
-                del result.speed["decode"]
+            speed = {"decode": (t1 - t0) * each_ms} if image_io.is_encoded(image) else {}
+            speed["preprocess"] = (t2 - t1) * each_ms
+            speed["inference"] = (t3 - t2) * each_ms
+            speed["postprocess"] = (t4 - t3) * each_ms
+            result.speed = speed
         return list(results)
 
     def _infer(self, lane: Lane, count: int) -> Mapping[str, NDArray[Any]]:

@@ -121,6 +121,10 @@ class Preprocessor:
             raise _translated(error, "Pass what the preprocess spec asks for.") from error
         return out
 
+    def fill(self, images: list[NDArray[np.uint8]], color: str, out: NDArray[Any]) -> None:
+        """:meth:`__call__` without the checks that :mod:`visionrt.image_io` has made already."""
+        self.plan.run(images, out, color, 1)
+
 
 def points_to_image(
     geometry: Geometry, xy: NDArray[np.float32], *, out: NDArray[np.float32] | None = None

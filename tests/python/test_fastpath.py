@@ -61,7 +61,9 @@ def test_top_k_equals_a_sort(count: int, offset: int, k: int) -> None:
     for scale, decimals in ((1, 6), (30, 6), (3, 0)):  # the last one is full of ties
         logits = np.round(RNG.normal(0, scale, count), decimals).astype(np.float32)
         allowed = None if decimals else RNG.integers(0, 2, count - offset, dtype=np.uint8)
-        ids, values = _fastpath.softmax_top_k(logits, k, offset, True, allowed)
+        ids, values, kept = _fastpath.softmax_top_k(logits, k, offset, True, allowed)
+        np.testing.assert_array_equal(kept, logits[offset:])
+        assert not np.shares_memory(kept, logits)
         expected_ids, expected_values = reference_top_k(logits, k, offset, allowed)
         assert ids.dtype == np.int32
         assert ids.tolist() == expected_ids
@@ -71,22 +73,22 @@ def test_top_k_equals_a_sort(count: int, offset: int, k: int) -> None:
 
 
 def test_top_k_without_softmax_gives_the_values_back() -> None:
-    ids, values = _fastpath.softmax_top_k(np.array([0.2, 0.7, 0.1], np.float32), 2, 0, False)
+    ids, values, _ = _fastpath.softmax_top_k(np.array([0.2, 0.7, 0.1], np.float32), 2, 0, False)
     assert ids.tolist() == [1, 0]
     assert values.tolist() == [np.float32(0.7), np.float32(0.2)]
 
 
 def test_top_k_of_infinities_and_nan() -> None:
     inf, nan = np.inf, np.nan
-    ids, values = _fastpath.softmax_top_k(np.array([1, inf, 2], np.float32), 2)
+    ids, values, _ = _fastpath.softmax_top_k(np.array([1, inf, 2], np.float32), 2)
     assert (ids.tolist(), values.tolist()) == ([1, 2], [1.0, 0.0])
-    ids, values = _fastpath.softmax_top_k(np.array([inf, 1, inf], np.float32), 2)
+    ids, values, _ = _fastpath.softmax_top_k(np.array([inf, 1, inf], np.float32), 2)
     assert (ids.tolist(), values.tolist()) == ([0, 2], [0.5, 0.5])
-    ids, values = _fastpath.softmax_top_k(np.full(3, -inf, np.float32), 1)
+    ids, values, _ = _fastpath.softmax_top_k(np.full(3, -inf, np.float32), 1)
     assert ids.tolist() == [0]
-    ids, _ = _fastpath.softmax_top_k(np.array([nan, 1, nan, 3], np.float32), 4)
+    ids, _, _ = _fastpath.softmax_top_k(np.array([nan, 1, nan, 3], np.float32), 4)
     assert ids.tolist() == [3, 1]
-    ids, values = _fastpath.softmax_top_k(np.full(3, nan, np.float32), 2)
+    ids, values, _ = _fastpath.softmax_top_k(np.full(3, nan, np.float32), 2)
     assert len(ids) == len(values) == 0
 
 
@@ -96,8 +98,11 @@ def test_top_k_refuses_what_does_not_fit() -> None:
         _fastpath.softmax_top_k(logits, 1, 5)
     with pytest.raises(ValueError, match="classes"):
         _fastpath.softmax_top_k(logits, 1, 1, True, np.ones(4, np.uint8))
-    with pytest.raises(ValueError, match="dtype"):
-        _fastpath.softmax_top_k(logits.astype(np.float64), 1)
+    for other in (logits.astype(np.float64), logits.astype(">f4"), logits[None]):
+        with pytest.raises(ValueError, match="float32"):
+            _fastpath.softmax_top_k(other, 1)
+    with pytest.raises((ValueError, BufferError), match="contiguous"):
+        _fastpath.softmax_top_k(np.zeros(8, np.float32)[::2], 1)
     assert len(_fastpath.softmax_top_k(logits, 0)[0]) == 0
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from visionrt.preprocess import Geometry
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """One image of the batch: its size in pixels, and where it lies in the tensor."""
 
     image_hw: tuple[int, int]

@@ -60,17 +60,21 @@ class ClassifierHead:
             allowed = np.zeros(len(logits) - self._offset, np.uint8)
             allowed[[c for c in options.classes if c < len(allowed)]] = 1
         softmax = self._activation == "softmax"
-        ids, values = _fastpath.softmax_top_k(logits, options.top_k, self._offset, softmax, allowed)
+        # Back ends may reuse the memory of their outputs: what is kept is a copy.
+        ids, values, kept = _fastpath.softmax_top_k(
+            logits, options.top_k, self._offset, softmax, allowed
+        )
         if self._activation == "sigmoid":
             values = sigmoid(values)
-        keep = len(values) if options.confidence <= 0 else int((values >= options.confidence).sum())
+        if options.confidence > 0:
+            keep = int((values >= options.confidence).sum())
+            ids, values = ids[:keep], values[:keep]
         return Classification(
             image_hw=frame.image_hw,
             names=self._names,
-            class_id=ids[:keep],
-            confidence=values[:keep],
-            # Back ends may reuse the memory of their outputs.
-            logits=logits[self._offset :].copy(),
+            class_id=ids,
+            confidence=values,
+            logits=kept,
         )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from visionrt.image_io import ImageSource
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ImageRef:
     """The image that was given, for :meth:`Result.plot`.
 
