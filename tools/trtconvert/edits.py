@@ -22,12 +22,14 @@ class GraphEdits:
         nms: ``outside`` cuts an NMS off, and what follows it; ``inside`` leaves it.
         input_size: height and width that the image input is given instead of its own.
         channels_first: whether a channels-last input loses the transpose behind it.
+        free_batch: whether a graph for one image is made to take batches, where it can.
     """
 
     outputs: tuple[str, ...] = ()
     nms: str = "inside"
     input_size: tuple[int, int] | None = None
     channels_first: bool = True
+    free_batch: bool = False
 
     def __post_init__(self) -> None:
         if self.nms not in NMS_CHOICES:

@@ -122,7 +122,8 @@ def take_edits(flags: dict[str, Any]) -> GraphEdits:
     """
     outputs = flags.pop("outputs") or ""
     names = tuple(name for part in outputs.split(",") if (name := part.strip()))
-    return GraphEdits(names, flags.pop("nms"), _size(flags.pop("input_size")))
+    size, batch = _size(flags.pop("input_size")), flags.get("batch") or 1
+    return GraphEdits(names, flags.pop("nms"), size, free_batch=batch > 1)
 
 
 def take_shape_flags(flags: dict[str, Any]) -> ShapeFlags:

@@ -34,9 +34,9 @@ from visionrt.errors import MissingDependencyError, ModelError
 @json_flag
 def check(model: Path, targets: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Say for each target whether MODEL will build. Exit 3 when the model is in the way."""
-    shapes = take_shape_flags(flags)
+    edits, shapes = take_edits(flags), take_shape_flags(flags)
     chosen = parse_targets(targets or ("rtx", "tensorrt", "cpu"))
-    loaded = load_model(model, take_edits(flags))
+    loaded = load_model(model, edits)
     # Only the size matters here, so any preset without normalisation does.
     spec, _ = spec_from_text("none", loaded.model, shapes)
     warnings: list[str] = []
