@@ -91,9 +91,7 @@ def yolo_model(
         quarter = {"kernel_shape": [4, 4], "strides": [4, 4]}
         constants |= {"two": np.array([0, 1]), "middle": np.array(0.4, np.float32)}
         nodes += [
-            helper.make_node(
-                "AveragePool", ["image"], ["small"], kernel_shape=[4, 4], strides=[4, 4]
-            ),
+            helper.make_node("AveragePool", ["image"], ["small"], **quarter),
             helper.make_node("Gather", ["small", "two"], ["planes"], axis=1),
             helper.make_node("Sub", ["planes", "middle"], ["prototypes"]),
         ]
