@@ -1,4 +1,4 @@
-"""The harness of the CPU benchmarks: turns, ratios, floors, its table, and the comparison of files."""
+"""The harness of the CPU benchmarks: turns, ratios, floors, table, comparison of files."""
 
 from __future__ import annotations
 
