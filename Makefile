@@ -67,7 +67,7 @@ stubs: install  ## regenerate python/visionrt/_core.pyi
 	@$(PY) tools/dev/stubs.py
 
 bench: install  ## run the quick benchmarks
-	@$(PY) benchmarks/run.py
+	@$(PY) benchmarks/run.py --json benchmarks/results/cpu.json
 
 clean:  ## remove everything that was built
 	rm -rf $(VENV) build demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

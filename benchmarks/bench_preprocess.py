@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness import OURS, Case
+from harness import OURS, Case, optional
 from visionrt.preprocess import Preprocessor
 from visionrt.spec import PreprocessSpec
 
@@ -54,6 +56,24 @@ def pillow_idiom(image: Image.Image) -> NDArray[np.float32]:
     return np.ascontiguousarray(((cut - _MEAN) / _STD).transpose(2, 0, 1))[None]
 
 
+def torchvision_peer(image: Image.Image) -> dict[str, Callable[[], object]]:
+    """The same by torchvision, where it is installed."""
+    transforms, torch = optional("torchvision.transforms.v2"), optional("torch")
+    if transforms is None or torch is None:
+        return {}
+    torch.set_num_threads(1)
+    run = transforms.Compose(
+        [
+            transforms.ToImage(),
+            transforms.Resize(256, antialias=True),
+            transforms.CenterCrop(224),
+            transforms.ToDtype(torch.float32, scale=True),
+            transforms.Normalize((_MEAN / 255).tolist(), (_STD / 255).tolist()),
+        ]
+    )
+    return {"torchvision.transforms.v2": lambda: run(image)}
+
+
 def cases() -> list[Case]:
     """Every case of this stage; one thread each."""
     cv2.setNumThreads(1)
@@ -68,9 +88,28 @@ def cases() -> list[Case]:
                 OURS: lambda: letterbox([full_hd], out=buffer),
                 "cv2 + NumPy": lambda: cv2_idiom(full_hd),
                 "cv2 + blobFromImage": lambda: cv2_blob(full_hd),
+                "cv2.resize alone": lambda: cv2.resize(full_hd, (640, 360)),
             },
+            targets={"cv2 + NumPy": 8, "cv2 + blobFromImage": 3, "cv2.resize alone": 1 / 0.9},
+            # Each byte of the tensor is written once; the source stays in the cache of a stream.
+            floor=lambda: buffer.fill(0.5),
         )
     )
+    for dtype in ("float16", "uint8"):
+        text = f"yolo,dtype={dtype}" + (",std=1" if dtype == "uint8" else "")
+        other = Preprocessor(PreprocessSpec.parse(text))
+        target = np.empty((1, 3, 640, 640), dtype)
+        out.append(
+            Case(
+                f"preprocess 1080p to 640×640, {dtype} output",
+                {
+                    OURS: lambda other=other, target=target: other([full_hd], out=target),
+                    "ours, float32": lambda: letterbox([full_hd], out=buffer),
+                },
+                targets={"ours, float32": 1},
+                floor=lambda target=target: target.fill(1),
+            )
+        )
     photo = frame(375, 500)
     crop = Preprocessor(PreprocessSpec.parse("imagenet"))
     small = np.empty((1, 3, 224, 224), np.float32)
@@ -81,7 +120,10 @@ def cases() -> list[Case]:
             {
                 OURS: lambda: crop([photo], color="rgb", out=small),
                 "Pillow + NumPy": lambda: pillow_idiom(picture),
+                **torchvision_peer(picture),
             },
+            targets={"Pillow + NumPy": 5, "torchvision.transforms.v2": 3},
+            floor=lambda: small.fill(0.5),
         )
     )
     return out

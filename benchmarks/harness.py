@@ -6,6 +6,7 @@ whose speed drifts treats all alike. The ratio is taken round by round, and its 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -19,7 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visionrt import _core
+
 OURS = "ours"
+FLOOR = "floor"
+_PACKAGES = (
+    *("trtconvert", "numpy", "onnxruntime", "openvino", "opencv-python-headless", "pillow"),
+    *("simplejpeg", "torch", "torchvision"),
+)
+_FLAGS = ("VISIONRT_", "OMP_", "OPENBLAS_", "ORT_")
 
 
 @dataclass
@@ -30,11 +39,18 @@ class Case:
         name: what is measured.
         candidates: callables by name; ``ours`` and any number of peers, all doing the same work.
         rounds: how often each is timed.
+        targets: by peer, the ratio peer / ours that is aimed at.
+        floor: what no code can be faster than, timed like a candidate: a copy of the bytes, or the
+            engine alone.
+        gap_us: where set, ours minus its first peer is aimed at so many microseconds at most.
     """
 
     name: str
     candidates: Mapping[str, Callable[[], object]]
     rounds: int = 30
+    targets: Mapping[str, float] = field(default_factory=dict)
+    floor: Callable[[], object] | None = None
+    gap_us: float | None = None
 
 
 @dataclass
@@ -43,6 +59,25 @@ class Measured:
 
     name: str
     times_ms: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    targets: Mapping[str, float] = field(default_factory=dict)
+    gap_us: float | None = None
+
+    @property
+    def peers(self) -> list[str]:
+        """The candidates that ours is compared with."""
+        return [name for name in self.times_ms if name not in (OURS, FLOOR)]
+
+    def floor_ratio(self) -> float | None:
+        """Median of ours / floor, round by round; None without a floor."""
+        if FLOOR not in self.times_ms:
+            return None
+        return float(np.median(self.times_ms[OURS] / self.times_ms[FLOOR]))
+
+    def gap(self) -> tuple[float, float, float]:
+        """Quartiles of ours minus the first peer, round by round, microseconds."""
+        gaps = (self.times_ms[OURS] - self.times_ms[self.peers[0]]) * 1e3
+        low, middle, high = np.percentile(gaps, [25, 50, 75])
+        return float(low), float(middle), float(high)
 
     def ratio(self, peer: str) -> tuple[float, float, float]:
         """Lower quartile, median and upper quartile of peer / ours, round by round."""
@@ -55,54 +90,75 @@ class Measured:
         for candidate, times in self.times_ms.items():
             low, middle, high = np.percentile(times, [25, 50, 75])
             out["ms"][candidate] = {"median": middle, "quartiles": [low, high]}
-            if candidate != OURS:
+            if candidate in self.peers:
                 q1, q2, q3 = self.ratio(candidate)
                 out["ratio"][candidate] = {"median": q2, "quartiles": [q1, q3]}
+                if candidate in self.targets:
+                    out["ratio"][candidate]["target"] = self.targets[candidate]
+        if self.gap_us is not None:
+            q1, q2, q3 = self.gap()
+            out["gap_us"] = {"median": q2, "quartiles": [q1, q3], "target": self.gap_us}
+        if (floor := self.floor_ratio()) is not None:
+            out["times_the_floor"] = floor
         return out
 
 
 def measure(case: Case) -> Measured:
     """Time every candidate ``case.rounds`` times, in turn, after a warm-up of three rounds."""
-    times: dict[str, list[float]] = {name: [] for name in case.candidates}
+    candidates = dict(case.candidates)
+    if case.floor is not None:
+        candidates[FLOOR] = case.floor
+    times: dict[str, list[float]] = {name: [] for name in candidates}
     for round_number in range(-3, case.rounds):
-        for name, call in case.candidates.items():
+        for name, call in candidates.items():
             started = time.perf_counter()
             call()
             elapsed = (time.perf_counter() - started) * 1e3
             if round_number >= 0:
                 times[name].append(elapsed)
-    return Measured(case.name, {name: np.array(values) for name, values in times.items()})
+    arrays = {name: np.array(values) for name, values in times.items()}
+    return Measured(case.name, arrays, case.targets, case.gap_us)
 
 
 def table(results: list[Measured]) -> str:
-    """One line per peer: what, ours, peer, and how many times as fast ours is."""
-    rows = [("what", "peer", "ours ms", "peer ms", "peer / ours", "quartiles")]
+    """One line per peer: what, ours, peer, the ratio and its target, the floor and the distance."""
+    rows = [("what", "peer", "ours ms", "peer ms", "ratio", "quartiles", "target", "ours / floor")]
     for result in results:
         ours = float(np.median(result.times_ms[OURS]))
-        for peer, times in result.times_ms.items():
-            if peer == OURS:
-                continue
+        floor = result.floor_ratio()
+        distance = "" if floor is None else f"{floor:.2f}"
+        for peer in result.peers:
             low, middle, high = result.ratio(peer)
+            target = result.targets.get(peer)
+            missed = target is not None and middle < target
             rows.append(
                 (
                     result.name,
                     peer,
                     f"{ours:.3f}",
-                    f"{np.median(times):.3f}",
+                    f"{np.median(result.times_ms[peer]):.3f}",
                     f"{middle:.2f}×",
                     f"{low:.2f} … {high:.2f}",
+                    "" if target is None else f"{target:.3g}×{' missed' if missed else ''}",
+                    distance,
                 )
             )
+        if result.gap_us is not None:
+            low, middle, high = result.gap()
+            missed = middle > result.gap_us
+            spread = f"{low:.0f} … {high:.0f}"
+            aim = f"{result.gap_us:g} µs{' missed' if missed else ''}"
+            rows.append(("  ours - peer", "", "", "", f"{middle:.0f} µs", spread, aim, ""))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores and versions, for the JSON."""
     packages = {}
-    for name in ("trtconvert", "numpy", "onnxruntime", "opencv-python-headless", "pillow"):
+    for name in _PACKAGES:
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
@@ -111,8 +167,18 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
+        "instruction_set": _core.cpu_level(),
+        "environment": {k: v for k, v in os.environ.items() if k.startswith(_FLAGS)},
         "packages": packages,
     }
+
+
+def optional(module: str) -> Any | None:
+    """A peer's module, or None where it is not installed or does not load."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
 
 
 def _processor() -> str:
@@ -125,7 +191,11 @@ def _processor() -> str:
     return platform.machine()
 
 
-def save(results: list[Measured], path: Path) -> None:
-    """Write the results and the machine as JSON."""
-    body = {"machine": machine(), "results": [r.to_json() for r in results]}
+def save(results: list[Measured], path: Path, memory: Mapping[str, Any]) -> None:
+    """Write the results, the growth of memory and the machine as JSON."""
+    body = {
+        "machine": machine(),
+        "results": [r.to_json() for r in results],
+        "memory": dict(memory),
+    }
     path.write_text(json.dumps(body, indent=1) + "\n")
