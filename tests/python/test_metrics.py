@@ -187,3 +187,10 @@ def test_output_cosine_averages_outputs_then_images():
     total.update({"a": one, "b": one}, {"a": one, "b": np.float32([np.nan, 0])})
     assert total.mean() == pytest.approx(0.5)
     assert total.broken == 1
+
+
+def test_outputs_of_another_shape_have_no_likeness() -> None:
+    total = OutputCosine()
+    total.update({"y": np.ones((3, 4), np.float32)}, {"y": np.ones((2, 4), np.float32)})
+    assert total.mean() == 0
+    assert total.broken == 0

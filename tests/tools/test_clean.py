@@ -128,3 +128,28 @@ def test_clean_sees_images_that_leak_into_each_other():
     warnings: list[str] = []
     assert shape_of(clean_model(model, ranges(), warnings=warnings).graph.input[0])[0] == 1
     assert warnings
+
+
+def test_a_graph_with_a_loop_is_not_simplified_and_keeps_its_results():
+    """The loop stacks one row for each of n rounds."""
+    body = helper.make_graph(
+        [
+            make("Identity", ["go"], ["go_on"]),
+            make("Gather", ["rows", "round"], ["row"], axis=0),
+        ],
+        "body",
+        [
+            value("round", [], TensorProto.INT64),
+            value("go", [], TensorProto.BOOL),
+        ],
+        [value("go_on", [], TensorProto.BOOL), value("row", [8])],
+    )
+    nodes = [
+        make("ReduceMean", ["x"], ["rows"], axes=[0, 1], keepdims=0),
+        make("Loop", ["count", "yes"], ["y"], body=body),
+    ]
+    stored_values = [stored("count", np.array(8, np.int64)), stored("yes", np.array(True))]
+    model = graph_of(nodes, stored_values, outputs=[value("y", [8, 8])])
+    assert slim(model, []) is model
+    image = {"x": np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)}
+    np.testing.assert_array_equal(run(clean_model(model, ranges()), image)[0], run(model, image)[0])

@@ -72,7 +72,7 @@ def test_recognised_and_built(name, exported, tmp_path):
 
 
 @pytest.mark.parametrize("name", TWO_STAGES)
-def test_recognised_and_check_says_what_stops_it(name, exported, capsys):
+def test_recognised_and_check_says_what_stops_it(name, exported, tmp_path, capsys):
     task, head = TWO_STAGES[name]
     path = str(exported(name))
     assert run(["guess", path, "--preprocess", "none", "--json"]) == 0
@@ -86,6 +86,11 @@ def test_recognised_and_check_says_what_stops_it(name, exported, capsys):
     assert all("--target cpu" in problem["fix"] for problem in rtx["problems"])
     assert run(["guess", path, "--preprocess", "none", "--nms", "outside"]) == 3
     assert "two-stage" in capsys.readouterr().err
+    build = ["build", path, "-o", str(tmp_path / "x.engine"), "--preprocess", "none,std=255"]
+    assert run([*build, "--precision", "fp32", "--target", "cpu", "--json"]) == 0
+    # The same graph, cleaned: the same boxes, whose number the data decides.
+    found = json.loads(capsys.readouterr().out)
+    assert found["verification"]["agreement"] > 0.999
 
 
 def test_what_is_left_before_the_nms_is_what_the_nms_chose_from(exported):

@@ -26,13 +26,17 @@ class GraphView:
         producer: the node that writes a tensor.
         consumers: the nodes that read a tensor, in graph order.
 
+    Args:
+        flat: whether to refuse nodes with a graph of their own. What those read is not indexed.
+
     Raises:
         ModelError: shapes or types do not fit together, or a node has a subgraph or is a call
             of a local function.
     """
 
-    def __init__(self, model: ModelProto) -> None:
-        refuse_subgraphs(model)
+    def __init__(self, model: ModelProto, *, flat: bool = True) -> None:
+        if flat:
+            refuse_subgraphs(model)
         self.model = infer_shapes(model)
         graph = self.model.graph
         self.initializers: dict[str, TensorProto] = {t.name: t for t in graph.initializer}

@@ -74,7 +74,8 @@ class Fp32Typer:
 
     def __init__(self, clean: ModelProto) -> None:
         self.clean = clean
-        self.view = GraphView(lift_constants(clean))
+        # Control flow stays as it is: nothing inside is typed.
+        self.view = GraphView(lift_constants(clean), flat=False)
 
     def typed(self, raised: Reasons | None = None, float32: Reasons | None = None) -> TypedGraph:
         """The graph itself, whatever is raised."""

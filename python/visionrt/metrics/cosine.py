@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 class OutputCosine:
     """Mean cosine of raw float outputs: over the outputs of an image, then over images.
 
-    Two outputs that are all zeros have cosine 1; a candidate with NaN or infinity has 0.
+    Two outputs that are all zeros have cosine 1; a candidate with NaN or infinity has 0, as
+    one of another shape (of models that choose how many boxes there are).
     ``broken`` counts the images on which only the candidate gives NaN or infinity.
     """
 
@@ -33,7 +34,8 @@ class OutputCosine:
             other = candidate[name]
             is_finite = bool(np.isfinite(other).all())
             is_broken |= not is_finite and bool(np.isfinite(array).all())
-            cosines.append(cosine(array, other) if is_finite else 0.0)
+            comparable = is_finite and array.shape == other.shape
+            cosines.append(cosine(array, other) if comparable else 0.0)
         self.broken += is_broken
         if cosines:
             self._images += 1

@@ -3,6 +3,8 @@
 1. Constant subgraphs are folded, and Conv + BatchNormalization and the like are merged.
 2. A failure of the library, or a result whose inputs or outputs differ in name, type or number of
    dimensions, leaves the graph as it was.
+3. A graph with a loop is left as it is: the library was seen to fold a loop over all detections
+   into one round.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import logging
 import onnxslim
 from onnx import ModelProto, ValueInfoProto
 
-from trtconvert.graph import one_line
+from trtconvert.graph import all_nodes, one_line
 from trtconvert.load import check_graph
 
 
 def slim(model: ModelProto, warnings: list[str]) -> ModelProto:
     """A simpler model with the same results; a copy of ``model``, or ``model`` on failure."""
+    if any(node.op_type in ("Loop", "Scan") for node in all_nodes(model.graph)):
+        return model
     before = model.SerializeToString()
     level = logging.getLogger("onnxslim").level
     logging.getLogger("onnxslim").setLevel(logging.CRITICAL)

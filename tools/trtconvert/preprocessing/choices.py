@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from visionrt.spec import PreprocessSpec, Triple
 
-# In the order R, G, B; pixel units.
+# In the order R, G, B; pixel units. One stands for its near equals: (x - 127) / 128 differs from
+# x / 127.5 - 1 by less than a hundredth, which no images tell apart.
 SCALES: dict[str, tuple[Triple, Triple]] = {
     "0…255": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "x / 255": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
@@ -34,8 +33,6 @@ RESIZES: dict[str, dict[str, Any]] = {
 }
 # One of each kind: what other fields are judged over.
 MAIN_RESIZES = ("crop", "stretch", "letterbox")
-# Scales whose ends differ by less, as a share of the range, are the same.
-_SAME_SCALE = 0.1
 
 _TENSORFLOW = {"resize": "stretch", "color": "rgb", "mean": [127.5] * 3, "std": [127.5] * 3}
 _KNOWN: dict[tuple[str, str | None], tuple[dict[str, Any], str]] = {
@@ -79,11 +76,3 @@ def with_choice(base: PreprocessSpec, scale: str, color: str, resize: str) -> Pr
         color = base.color
         mean, std = (mean[1],) * 3, (std[1],) * 3
     return base.replace(color=color, mean=mean[::step], std=std[::step], **RESIZES[resize])
-
-
-def is_same_scale(a: PreprocessSpec, b: PreprocessSpec) -> bool:
-    """Whether two specs of one colour order scale pixels alike, as (x - 127) / 128 and TF's do."""
-    ends = [
-        (np.array([[0.0], [255.0]]) - np.array(spec.mean)) / np.array(spec.std) for spec in (a, b)
-    ]
-    return bool(np.all(np.abs(ends[0] - ends[1]) <= _SAME_SCALE * 255.0 / np.array(a.std)))
