@@ -88,6 +88,7 @@ def yolo_model(
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, SIZE, SIZE])
     outputs = [helper.make_tensor_value_info("output", kind, shape)]
     if prototypes:
+        quarter = {"kernel_shape": [4, 4], "strides": [4, 4]}
         constants |= {"two": np.array([0, 1]), "middle": np.array(0.4, np.float32)}
         nodes += [
             helper.make_node("AveragePool", ["image"], ["small"], **quarter),
