@@ -16,7 +16,7 @@ from visionrt.cpu_settings import CpuChoice, CpuSettings, cpu_signature, usable_
 from visionrt.engine_file import EngineFile, write_engine_file
 from visionrt.errors import EngineFileError, MissingDependencyError, ModelError
 
-_ROUNDS = 3  # each candidate is timed in so many blocks, in turn; the best block counts
+_ROUNDS = 3  # each candidate is timed in so many blocks; the best one counts
 _BLOCK_S = 0.12
 _BLOCK_RUNS = 30
 # Below this a frame's time is elsewhere, and the choice of an engine cannot be told from noise.

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from trtconvert.graph import image_inputs, names_read, one_line, opset_of
 from trtconvert.graph_view import FreshNames
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import ModelError, UsageError
 
 
@@ -56,29 +58,31 @@ def cut_at(model: ModelProto, names: Sequence[str]) -> ModelProto:
 
 
 def with_batch_axis(model: ModelProto, name: str) -> tuple[ModelProto, str]:
-    """The model with an output [N, C] as [1, N, C], and the new output's name."""
+    """A copy with an output [N, C] as [1, N, C], and the new output's name."""
+    return _reshaped(model, name, "Unsqueeze", 0)
+
+
+def without_axis(model: ModelProto, name: str, axis: int) -> tuple[ModelProto, str]:
+    """A copy with an output without an axis of size 1, and the new output's name."""
+    return _reshaped(model, name, "Squeeze", axis)
+
+
+def _reshaped(model: ModelProto, name: str, operator: str, axis: int) -> tuple[ModelProto, str]:
     fresh = FreshNames(model)
-    wide, axes = fresh(f"{name}_of_one"), fresh(f"{name}_axes")
+    made, axes = fresh(f"{name}_{operator.lower()}d"), fresh(f"{name}_axes")
     copy = ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
     if opset_of(model) >= 13:
-        graph.initializer.append(numpy_helper.from_array(_zero_axis(), axes))
-        graph.node.append(helper.make_node("Unsqueeze", [name, axes], [wide], name=wide))
+        graph.initializer.append(numpy_helper.from_array(np.array([axis], np.int64), axes))
+        graph.node.append(helper.make_node(operator, [name, axes], [made], name=made))
     else:
-        graph.node.append(helper.make_node("Unsqueeze", [name], [wide], name=wide, axes=[0]))
+        graph.node.append(helper.make_node(operator, [name], [made], name=made, axes=[axis]))
     for index, value in enumerate(graph.output):
         if value.name == name:
-            graph.output[index].CopyFrom(
-                helper.make_tensor_value_info(wide, value.type.tensor_type.elem_type, None)
-            )
-    return copy, wide
-
-
-def _zero_axis() -> Any:
-    import numpy as np
-
-    return np.zeros(1, np.int64)
+            elem_type = value.type.tensor_type.elem_type
+            graph.output[index].CopyFrom(helper.make_tensor_value_info(made, elem_type, None))
+    return copy, made
 
 
 def _inferred(model: ModelProto) -> list[onnx.ValueInfoProto]:
@@ -95,10 +99,6 @@ def values_of(model: ModelProto, names: Sequence[str]) -> dict[str, Any]:
     Raises:
         ModelError: the graph does not run up to there.
     """
-    import numpy as np
-
-    from visionrt.backends.onnxruntime import OnnxRuntimeBackend
-
     probe = cut_at(model, names)
     (image,) = image_inputs(probe.graph)
     tensor = image.type.tensor_type

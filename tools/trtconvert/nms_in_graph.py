@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from trtconvert.cutting import cut_at, values_of, with_batch_axis
+from trtconvert.cutting import cut_at, values_of, with_batch_axis, without_axis
 from trtconvert.edits import EditedModel
-from trtconvert.graph import all_nodes, names_read, node_label
+from trtconvert.graph import all_nodes, names_read, node_label, subgraphs
 from trtconvert.graph_view import attribute
 from trtconvert.passes.fold import fold
 from visionrt.errors import ModelError
@@ -77,13 +77,13 @@ def _at_plugin(model: ModelProto, node: NodeProto) -> EditedModel:
     is_efficient = node.op_type == "EfficientNMS_TRT"
     left = cut_at(model, (boxes, scores))
     options: dict[str, Any] = {"boxes": boxes, "scores": scores, "layout": "rows"}
-    options["background"] = _attribute(
+    options["background"] = attribute(
         node, "background_class" if is_efficient else "backgroundLabelId", -1
     )
     if is_efficient:
-        options["form"] = "cxcywh" if _attribute(node, "box_coding", 0) else "xyxy"
+        options["form"] = "cxcywh" if attribute(node, "box_coding", 0) else "xyxy"
         options["units"] = _units(left, boxes)
-        if _attribute(node, "score_activation", 0):
+        if attribute(node, "score_activation", 0):
             raise ModelError(
                 "an NMS that reads probabilities",
                 got=f"{node_label(node)}, which applies a sigmoid itself",
@@ -91,14 +91,13 @@ def _at_plugin(model: ModelProto, node: NodeProto) -> EditedModel:
             )
     else:
         options["form"] = "xyxy"
-        options["units"] = "normalised" if _attribute(node, "isNormalized", 1) else "pixels"
-        left = _without_unit_axis(left, boxes)
-        options["boxes"] = left.graph.output[0].name
+        options["units"] = "normalised" if attribute(node, "isNormalized", 1) else "pixels"
+        left, options["boxes"] = without_axis(left, boxes, 2)
     names = ("score_threshold", "iou_threshold", "max_output_boxes")
     if not is_efficient:
         names = ("scoreThreshold", "iouThreshold", "keepTopK")
     limits = {
-        key: _attribute(node, name, None)
+        key: attribute(node, name, None)
         for key, name in zip(("confidence", "iou", "max_det"), names, strict=True)
     }
     return _told(left, options, limits, node)
@@ -113,7 +112,7 @@ def _at_onnx(model: ModelProto, node: NodeProto) -> EditedModel:
     for key, index in (("max_det", 2), ("iou", 3), ("confidence", 4)):
         name = node.input[index] if index < len(node.input) else ""
         limits[key] = numpy_helper.to_array(stored[name]).item() if name in stored else None
-    is_centred = _attribute(node, "center_point_box", 0)
+    is_centred = attribute(node, "center_point_box", 0)
     # Suppression is the same for both orders of corners, so the graph does not say.
     corners = "yxyx" if model.producer_name == "tf2onnx" else "xyxy"
     options = {
@@ -191,25 +190,5 @@ def _is_boxes(value: Any) -> bool:
     return value.ndim in (2, 3) and value.shape[-1] == 4 and value.shape[-2] > 1
 
 
-def _without_unit_axis(model: ModelProto, boxes: str) -> ModelProto:
-    """BatchedNMS's boxes [b, N, 1, 4] as [b, N, 4]: by what was squeezed in, else a Squeeze."""
-    from onnx import TensorProto, helper
-
-    from trtconvert.graph_view import FreshNames
-
-    fresh = FreshNames(model)
-    flat, axes = fresh(f"{boxes}_flat"), fresh(f"{boxes}_axes")
-    model.graph.initializer.append(numpy_helper.from_array(np.array([2], np.int64), axes))
-    model.graph.node.append(helper.make_node("Squeeze", [boxes, axes], [flat], name=flat))
-    model.graph.output[0].CopyFrom(helper.make_tensor_value_info(flat, TensorProto.FLOAT, None))
-    return model
-
-
 def _inside(node: NodeProto) -> Sequence[NodeProto]:
-    from trtconvert.graph import subgraphs
-
     return [inner for body in subgraphs(node) for inner in all_nodes(body)]
-
-
-def _attribute(node: NodeProto, name: str, default: Any) -> Any:
-    return attribute(node, name, default)

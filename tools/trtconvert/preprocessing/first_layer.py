@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto
 
+from trtconvert.cutting import cut_at
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.preprocess import Preprocessor
 from visionrt.spec import PreprocessSpec
@@ -55,26 +55,5 @@ def plausible_scales(
 
 
 def _up_to_first_conv(model: ModelProto) -> ModelProto | None:
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    first = next((node for node in graph.node if node.op_type == "Conv"), None)
-    if first is None:
-        return None
-    needed, nodes = set(first.input), [first]
-    for node in reversed(graph.node):
-        if needed & set(node.output) and node is not first:
-            nodes.append(node)
-            needed |= set(node.input)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(nodes)]
-    del graph.node[:]
-    graph.node.extend(kept)
-    del graph.output[:]
-    elem_type = graph.input[0].type.tensor_type.elem_type
-    wide = TensorProto.FLOAT if elem_type == TensorProto.UINT8 else elem_type
-    graph.output.append(helper.make_tensor_value_info(first.output[0], wide, None))
-    for index in reversed(range(len(graph.initializer))):
-        if graph.initializer[index].name not in needed:
-            del graph.initializer[index]
-    del graph.value_info[:]
-    return copy
+    first = next((node for node in model.graph.node if node.op_type == "Conv"), None)
+    return None if first is None else cut_at(model, first.output)
