@@ -233,7 +233,7 @@ class Int8Typer:
         for _ in range(_CORRECTIONS):
             self._noisy = alone | {
                 name: f"int8 everywhere leaves less than {self._least_db:g} dB at the "
-                f"answers; this node alone leaves {-10 * math.log10(noise[name]):.1f} dB"
+                f"answers; this node alone leaves {-_decibels(noise[name]):.1f} dB"
                 for name in over_budget(noise, added, least_db)
             }
             missing_db = self._missing_db(measure)
@@ -252,7 +252,7 @@ class Int8Typer:
         kept += [name for name in noise if name in self._noisy]
         most = (1 - SPARE_SHARE) * sum(flops.values())
         self._noisy |= {
-            name: f"int8 brings {10 * math.log10(noise[name]):.1f} dB of noise here, and float "
+            name: f"int8 brings {_decibels(noise[name]):.1f} dB of noise here, and float "
             "costs little"
             for name in spare(noise, added, flops, kept, most)
         }
@@ -262,7 +262,7 @@ class Int8Typer:
         if not placement.nodes:
             return 0.0
         quantized = insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
-        return self._least_db + 10 * math.log10(max(measure(quantized), 1e-30))
+        return self._least_db + _decibels(measure(quantized))
 
 
 def reader_for(view: GraphView, recipe: Recipe, options: CalibrationOptions) -> ImageReader:
@@ -270,6 +270,10 @@ def reader_for(view: GraphView, recipe: Recipe, options: CalibrationOptions) -> 
     shape = view.shape[view.inputs[0]]
     batch = shape[0] if shape and isinstance(shape[0], int) else 1
     return ImageReader(options.images, recipe.preprocess, count=options.count, batch=batch)
+
+
+def _decibels(share: float) -> float:
+    return 10 * math.log10(max(share, 1e-30))
 
 
 def peak_rss_bytes() -> int:
