@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visionrt import _core
 from visionrt._core import Geometry, PreprocessPlan
-from visionrt.errors import InputDataError
+from visionrt.errors import InputDataError, UsageError
 from visionrt.spec import PreprocessSpec
 
 __all__ = ["Geometry", "Preprocessor", "boxes_to_image", "points_to_image"]
@@ -31,9 +32,13 @@ class Preprocessor:
     Attributes:
         spec: the spec it was built from.
         plan: the native form of ``spec``, which also queues the CUDA kernels.
+
+    Raises:
+        UsageError: the environment variable VISIONRT_CPU_LEVEL names no level.
     """
 
     def __init__(self, spec: PreprocessSpec) -> None:
+        _check_cpu_level()
         self.spec = spec
         self.plan = PreprocessPlan(
             resize=spec.resize,
@@ -192,6 +197,17 @@ def _described(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"a {value.dtype} array of shape {value.shape}"
     return f"a {type(value).__name__}"
+
+
+def _check_cpu_level() -> None:
+    try:
+        _core.cpu_level()
+    except ValueError as error:
+        raise UsageError(
+            "a level of CPU instructions in VISIONRT_CPU_LEVEL",
+            got=str(error).partition(", got ")[2],
+            fix=f"Use one of {', '.join(_core.cpu_levels())}, or unset it.",
+        ) from error
 
 
 def _translated(error: ValueError, fix: str) -> InputDataError:

@@ -8,6 +8,8 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from trtconvert.building import chosen_targets
+from trtconvert.options import BuildOptions
 from trtconvert.passes.emulate_half import emulate_half
 from trtconvert.passes.half import convert_to_half
 from trtconvert.passes.half_types import BF16, FP16, rounded, rounded_tensor
@@ -15,6 +17,7 @@ from trtconvert.passes.quantize import raise_opset
 from trtconvert.precision import typed_graph
 from trtconvert.targets.rtx import RtxTarget
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
+from visionrt.errors import UsageError
 from visionrt.recipe import Recipe
 from visionrt.spec import PreprocessSpec
 
@@ -106,7 +109,10 @@ def test_a_bfloat16_graph_builds_for_rtx(sm):
     pytest.importorskip("tensorrt_rtx")
     model = graph(
         "g (float[1,3,8,8] x) => (float[1,4] y) { a = Conv<pads=[1,1,1,1]>(x, w)\n b = Relu(a)\n"
-        " h = HardSwish(b)\n p = GlobalAveragePool(h)\n y = Flatten(p) }",
+        " h = HardSwish(b)\n u = ConvTranspose(h, v, bias)\n p = GlobalAveragePool(u)\n"
+        " y = Flatten(p) }",
+        v=np.random.default_rng(1).normal(size=(4, 4, 2, 2)).astype(np.float32),
+        bias=np.ones(4, np.float32),
         w=np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32),
     )
     for node in model.graph.node:
@@ -117,3 +123,11 @@ def test_a_bfloat16_graph_builds_for_rtx(sm):
     assert typed.nodes_by_precision["bf16"] == 4
     assert typed.twin_precision == "fp32"
     assert RtxTarget((sm,)).build(typed.model.SerializeToString(), {}, None)
+
+
+def test_turing_has_no_bfloat16(tmp_path):
+    options = BuildOptions(
+        tmp_path / "model.onnx", tmp_path / "out.engine", targets=("rtx:sm75",), precision="bf16"
+    )
+    with pytest.raises(UsageError, match=r"GPUs of SM80 or newer.*got rtx:sm75"):
+        chosen_targets(options, [])

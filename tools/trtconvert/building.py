@@ -17,6 +17,7 @@ from visionrt.errors import UsageError
 from visionrt.tuning import tune
 
 CPU = "cpu"
+_LEAST_BF16_SM = 80
 _STEPS = 1000
 
 
@@ -37,9 +38,22 @@ def chosen_targets(options: BuildOptions, warnings: list[str]) -> list[Target]:
         )
     if options.kind == "onnx":
         return []
+    if options.precision == "bf16":
+        _check_bfloat16(targets)
     for target in targets:
         target.check()
     return targets
+
+
+def _check_bfloat16(targets: Sequence[Target]) -> None:
+    for target in targets:
+        old = [sm for sm in getattr(target, "sms", ()) if int(sm) < _LEAST_BF16_SM]
+        if old:
+            raise UsageError(
+                f"GPUs of SM{_LEAST_BF16_SM} or newer, which have bfloat16",
+                got=target.name,
+                fix="Use --precision fp16, or leave them out.",
+            )
 
 
 def _default_targets(options: BuildOptions, warnings: list[str]) -> Sequence[str]:

@@ -78,7 +78,11 @@ BF16 = HalfType(
     *("bf16", "bfloat16", TensorProto.BFLOAT16, "tensor(bfloat16)"),
     float(np.uint32(0x7F7F0000).view(np.float32)),
     256,
-    {**_COARSE, "HardSwish": "TensorRT's parser takes no bfloat16 there"},
+    {
+        **_COARSE,
+        "HardSwish": "TensorRT's parser takes no bfloat16 there",
+        "ConvTranspose": "TensorRT-RTX's builder finds no bfloat16 kernel",
+    },
     22,
 )
 HALF_TYPES = {half.onnx_type: half for half in (FP16, BF16)}
