@@ -19,16 +19,20 @@ from visionrt.tuning import tune
 
 MODELS = Path(__file__).resolve().parents[1] / "tests" / "data" / "models"
 _CALLS = 12
+_RUNS = 5
+# Until the threads of the engine before have stopped spinning.
+_PAUSE_S = 0.1
 
 
 def bound(path: Path, settings: CpuSettings) -> Callable[[], object]:
-    """A run on zeros of an engine with these settings."""
+    """Some runs on zeros of an engine with these settings."""
     backend = open_twin(
         path, backend=settings.backend, threads=settings.threads, streams=settings.streams
     )
     (info,) = backend.inputs
     tensor = np.zeros([size if isinstance(size, int) else 1 for size in info.shape], info.dtype)
-    return backend.bind(info.name, tensor)  # type: ignore[attr-defined, no-any-return]
+    run: Callable[[], object] = backend.bind(info.name, tensor)  # type: ignore[attr-defined]
+    return lambda: [run() for _ in range(_RUNS)]
 
 
 def engine_case(path: Path) -> Case:
@@ -38,10 +42,11 @@ def engine_case(path: Path) -> Case:
     if optional("openvino") is not None:
         peers["openvino"] = bound(path, CpuSettings("openvino", usable_cores()))
     return Case(
-        f"engine of {path.stem}: {choice.call.backend}, {choice.call.threads} threads",
+        f"{_RUNS} runs of {path.stem}: {choice.call.backend}, {choice.call.threads} threads",
         {OURS: bound(path, choice.call), **peers},
         rounds=20,
         targets=dict.fromkeys(peers, 1.0),
+        pause_s=_PAUSE_S,
     )
 
 
