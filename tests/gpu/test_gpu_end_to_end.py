@@ -16,6 +16,7 @@ import gpu_models
 import pytest
 import real_gpu
 import test_gpu_faults as faults
+import test_gpu_heads as heads
 import test_gpu_pipeline as frames
 from real_models import RECIPES
 
@@ -33,14 +34,14 @@ EMULATED: dict[str, Callable[[], None]] = {
     "alternating_batches": frames.alternating_batches,
     "gpu_arrays": frames.gpu_arrays,
     "fixed_batch": frames.fixed_batch,
-    "infinite_box": frames.infinite_box,
+    "infinite_box": heads.infinite_box,
     "eight_threads": faults.eight_threads,
     "close_during_use": faults.close_during_use,
-    "float16_outputs": functools.partial(frames.float16_outputs, "v8"),
-    "filtered_classes": frames.filtered_classes,
+    "float16_outputs": functools.partial(heads.float16_outputs, "v8"),
+    "filtered_classes": heads.filtered_classes,
     "pil_frames": frames.pil_frames,
     "kept_results": gpu_checks.kept_results,
-    **{f"yolo_form-{form}": functools.partial(frames.yolo_form, form) for form in FORMS},
+    **{f"yolo_form-{form}": functools.partial(heads.yolo_form, form) for form in FORMS},
 }
 OWN: dict[str, Callable[[], None]] = {
     "graphs_are_replayed": gpu_checks.graphs_are_replayed,
