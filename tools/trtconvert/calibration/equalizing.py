@@ -49,8 +49,7 @@ def equalized(
     factors = {group.tensors[0]: channel_factors(view, group, peaks) for group in groups}
     candidate = with_factors(view, factors)
     files, apart_files = split_for_tuning(images.files)
-    ranging = ImageReader(files[:_RANGING], images.spec, batch=images.batch)
-    apart = ImageReader(apart_files[:_APART], images.spec, batch=images.batch)
+    ranging, apart = images.of(files[:_RANGING]), images.of(apart_files[:_APART])
     noise = AnswerNoise(view, apart)
     plain, evened = (
         noise(_quantized(form, ranging, options, progress)) for form in (view, candidate)

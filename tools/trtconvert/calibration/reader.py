@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from visionrt import image_io
@@ -18,6 +19,8 @@ SUFFIXES = frozenset(
 )
 # Ranges settle long before this; a folder of 50,000 photos should not take an hour.
 MOST_IMAGES = 256
+# Tensors that one calibration holds on to: its passes read many images again.
+_KEPT_BYTES = 32 << 20
 
 
 def image_files(source: Path | Sequence[Path]) -> list[Path]:
@@ -45,9 +48,11 @@ def image_files(source: Path | Sequence[Path]) -> list[Path]:
 
 
 class ImageReader:
-    """Iterates over batches of preprocessed images; may be iterated again.
+    """Iterates over batches of preprocessed images, which are not to be written to.
 
-    An image that cannot be read is skipped and named in ``skipped``. Holds one batch at a time.
+    May be iterated again. An image that cannot be read is skipped and named in ``skipped``. Holds
+    one batch at a time, and the first tensors up to a fixed number of bytes, so that later passes,
+    and the readers of ``some`` and ``of``, need not decode them again.
 
     Args:
         source: a folder or files.
@@ -87,6 +92,7 @@ class ImageReader:
         self.batch = batch
         self.repeated = 0
         self._preprocessor = Preprocessor(spec)
+        self._kept: dict[Path, NDArray[Any]] = {}
 
     def __len__(self) -> int:
         """Images that can be read, as far as is known."""
@@ -95,8 +101,12 @@ class ImageReader:
     def some(self, count: int) -> ImageReader:
         """A reader of at most ``count`` of the images, at even steps; ``skipped`` is shared."""
         files = [path for path in self.files if path not in self.skipped] or self.files
-        out = ImageReader(files, self.spec, count=min(count, len(files)), batch=self.batch)
-        out.skipped = self.skipped
+        return self.of(files, min(count, len(files)))
+
+    def of(self, files: Sequence[Path], count: int | None = None) -> ImageReader:
+        """A reader of some files, fed alike; ``skipped`` is shared."""
+        out = ImageReader(files, self.spec, count=count, batch=self.batch)
+        out.skipped, out._kept = self.skipped, self._kept
         return out
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
@@ -106,17 +116,17 @@ class ImageReader:
             if path in self.skipped:
                 continue
             try:
-                pending.append(image_io.decode(path))
+                pending.append(self._tensor(path))
             except InputDataError as error:
                 self.skipped[path] = error.got
                 continue
             if len(pending) == self.batch:
-                yield self._preprocessor(pending)
+                yield _stacked(pending)
                 pending = []
         if pending:
             self.repeated = self.batch - len(pending)
             pending += [pending[-1]] * self.repeated
-            yield self._preprocessor(pending)
+            yield _stacked(pending)
         if not len(self):
             first = self.files[0]
             raise InputDataError(
@@ -125,6 +135,18 @@ class ImageReader:
                 fix="Give JPEG, PNG or WebP files.",
             )
 
+    def _tensor(self, path: Path) -> NDArray[Any]:
+        if path in self._kept:
+            return self._kept[path]
+        tensor = self._preprocessor([image_io.decode(path)])
+        if sum(kept.nbytes for kept in self._kept.values()) + tensor.nbytes <= _KEPT_BYTES:
+            self._kept[path] = tensor
+        return tensor
+
     def warnings(self) -> list[str]:
         """One line per skipped file."""
         return [f"skipped {path}: {reason}" for path, reason in self.skipped.items()]
+
+
+def _stacked(tensors: list[NDArray[Any]]) -> NDArray[Any]:
+    return tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
