@@ -43,8 +43,8 @@ inline void check_shape(const pybind11::array& array, const char* name, const ch
 }
 
 inline std::int32_t checked_int32(pybind11::ssize_t value, const char* name) {
-  if (value > INT32_MAX) {
-    throw std::invalid_argument(std::string(name) + " must be below 2^31, got " +
+  if (value < 0 || value > INT32_MAX) {
+    throw std::invalid_argument(std::string(name) + " must be 0 or more and below 2^31, got " +
                                 std::to_string(value));
   }
   return static_cast<std::int32_t>(value);

@@ -19,10 +19,13 @@ class KernelTable {
     if (known != kernels_.end()) return known->second;
     for (CuLibrary library : libraries_) {
       CuKernel kernel = nullptr;
-      if (driver().cuLibraryGetKernel(&kernel, library, name.c_str()) == 0) {
-        kernels_.emplace(name, kernel);
-        return kernel;
-      }
+      constexpr CuResult kNotFound = 500;  // CUDA_ERROR_NOT_FOUND: it is in another library
+      const CuResult result = driver().cuLibraryGetKernel(&kernel, library, name.c_str());
+      if (result == kNotFound) continue;
+      // Or what a GPU without machine code in this build says would be lost.
+      check(result, ("cuLibraryGetKernel of " + name).c_str());
+      kernels_.emplace(name, kernel);
+      return kernel;
     }
     throw DriverError("no kernel named " + name + " is embedded in this build");
   }

@@ -89,8 +89,8 @@ std::size_t nms_rotated_cuda_workspace_bytes(std::int32_t batch, std::int32_t ca
 
 namespace {
 
-void check_memory(const NmsInputs& inputs, const NmsOutputs& outputs, const void* workspace,
-                  std::size_t workspace_bytes, std::size_t needed) {
+void check_memory(const NmsInputs& inputs, const NmsOptions& options, const NmsOutputs& outputs,
+                  const void* workspace, std::size_t workspace_bytes, std::size_t needed) {
   if (workspace_bytes < needed) {
     throw std::invalid_argument("the NMS workspace must have " + std::to_string(needed) +
                                 " bytes or more, got " + std::to_string(workspace_bytes));
@@ -100,6 +100,12 @@ void check_memory(const NmsInputs& inputs, const NmsOutputs& outputs, const void
       (extra.columns > 0 && outputs.detections == nullptr)) {
     throw std::invalid_argument(
         "extra columns must be 0 or more, with detections and 1 class or more");
+  }
+  const std::int64_t values = static_cast<std::int64_t>(options.max_det) * extra.columns;
+  if (values > INT32_MAX - kGreedyThreads) {  // the kernel counts them, a block's step beyond
+    throw std::invalid_argument("max_det * extra columns must be at most " +
+                                std::to_string(INT32_MAX - kGreedyThreads) + ", got " +
+                                std::to_string(values));
   }
   if (reinterpret_cast<std::uintptr_t>(inputs.boxes) % 16 != 0 ||
       reinterpret_cast<std::uintptr_t>(outputs.detections) % 16 != 0 ||
@@ -170,7 +176,7 @@ GreedyWork from_image(GreedyWork work, std::int32_t first, std::int32_t max_det)
 void nms_cuda(const NmsInputs& inputs, const NmsFilter& filter, const NmsOptions& options,
               const ImageMap* maps, void* workspace, std::size_t workspace_bytes,
               const NmsOutputs& outputs, cuda::StreamHandle stream) {
-  check_memory(inputs, outputs, workspace, workspace_bytes,
+  check_memory(inputs, options, outputs, workspace, workspace_bytes,
                nms_cuda_workspace_bytes(inputs.batch, inputs.capacity, options));
   if (inputs.batch == 0) return;
   const Workspace parts = carve(workspace, inputs.batch, inputs.capacity, options, false);
@@ -193,7 +199,7 @@ void nms_cuda(const NmsInputs& inputs, const NmsFilter& filter, const NmsOptions
 void nms_rotated_cuda(const NmsInputs& inputs, const AngleView& angles, const NmsFilter& filter,
                       const NmsOptions& options, void* workspace, std::size_t workspace_bytes,
                       const NmsOutputs& outputs, cuda::StreamHandle stream) {
-  check_memory(inputs, outputs, workspace, workspace_bytes,
+  check_memory(inputs, options, outputs, workspace, workspace_bytes,
                nms_rotated_cuda_workspace_bytes(inputs.batch, inputs.capacity, options));
   if (inputs.batch == 0) return;
   const Workspace parts = carve(workspace, inputs.batch, inputs.capacity, options, true);

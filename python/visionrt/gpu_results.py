@@ -3,7 +3,8 @@
 A frame's rows are copied, on the device, into a block that belongs to its results, so the lane's
 own memory is free for the next frame and a recorded graph needs no address but its own. A block
 goes back to its lane's pool with the last result, array or DLPack tensor that refers to it, from
-whatever thread; the pool lives as long as any of them, the model may be closed before.
+whatever thread; the pool lives as long as any of them, the model may be closed before. What other
+libraries have queued by then still reads the block, so it is written again only after that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,14 +29,29 @@ if TYPE_CHECKING:
 
 _UNREAD: Any = object()
 _LEGACY_STREAM = 1  # what a consumer means who names no stream
+_ANY_STREAM = -1
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """A block's memory, and the event after which it holds its rows."""
+    """A block's memory, the event after which it holds its rows, and streams that may read it."""
 
     memory: DeviceBuffer
     event: Event
+    readers: set[int] = field(default_factory=set)
+
+    def wait_for_readers(self, stream: Stream) -> None:
+        """Let what is queued on a stream from now on write the memory.
+
+        Only the legacy default stream is sure to be there still, and can be waited for on the GPU;
+        for others the memory is freed, which waits on the host.
+        """
+        if self.readers == {_LEGACY_STREAM}:
+            with cuda_errors("wait for a reader of a result"):
+                _core.wait_for_stream(stream.handle, _LEGACY_STREAM)
+        elif self.readers:
+            self.memory.close()
+        self.readers.clear()
 
     def close(self) -> None:
         self.memory.close()
@@ -72,6 +88,7 @@ class ResultPool:
         try:
             if slot is None:
                 slot = _Slot(self.device.buffer(), self.device.event(timing=False))
+            slot.wait_for_readers(stream)
             to = slot.memory.reserve(size)
             self.device.copy_on_device(to, address, size, stream)
             slot.event.record(stream)
@@ -110,6 +127,7 @@ class KeptMemory:
         self.gpu = pool.device.info.index
         self._pool = pool
         self._event = slot.event
+        self._readers = slot.readers
         weakref.finalize(self, give_back)
 
     @contextlib.contextmanager
@@ -132,14 +150,27 @@ class KeptMemory:
             return staged.copy()
 
     def order(self, stream: int) -> None:
-        """Make a stream, by its integer handle, wait for the memory. Does not block."""
+        """Make a stream that will read, by its integer handle, wait for the memory.
+
+        Does not block. -1: whoever reads has an order of its own.
+        """
+        self._readers.add(stream)
+        if stream == _ANY_STREAM:
+            return
         with cuda_errors("make another stream wait"), self._pool.device.current():
-            _core.wait_for_stream(stream, self.ordered_stream())
+            _core.wait_for_stream(stream, self._ordered())
 
     def ordered_stream(self) -> int:
-        """The handle of a stream that waits for the memory. Does not block."""
+        """The handle of a stream that waits for the memory, for a reader of unknown stream.
+
+        Does not block.
+        """
+        self._readers.add(_ANY_STREAM)
         with self._pool.device.current():
-            self._pool.stream.wait_for(self._event)
+            return self._ordered()
+
+    def _ordered(self) -> int:
+        self._pool.stream.wait_for(self._event)
         return self._pool.stream.handle
 
 
@@ -205,8 +236,7 @@ class DeviceArray:
             raise BufferError("expected a view on the same GPU, got a request for a copy")
         if stream == 0:
             raise ValueError("expected a stream of CUDA, 1 or 2 for its default ones, got 0")
-        if stream != -1:
-            self.memory.order(_LEGACY_STREAM if stream is None else stream)
+        self.memory.order(_LEGACY_STREAM if stream is None else stream)
         return _core.dlpack_capsule(
             self,
             self.address,

@@ -98,6 +98,13 @@ def test_capacity_counts_every_class_only_with_multi_label() -> None:
         (lambda: queue_nms(classes=[4096]), "classes must be 0 to 4095, got 4096"),
         (lambda: queue_nms(geometries=[PLACE, PLACE]), "must be 1, one for each image.* got 2"),
         (lambda: queue_nms(batch=65536), "batch must be 0 to 65535"),
+        (
+            lambda: queue_nms(
+                max_det=1 << 12, detections=ADDRESS, extra=(ADDRESS, 0, 0, 0, 1, 1 << 20, ADDRESS)
+            ),
+            "max_det [*] extra columns must be at most [0-9]+, got 4294967296",
+        ),
+        (lambda: queue_yolo(anchors=-1), "number of anchors must be 0 or more"),
         (lambda: queue_yolo(capacity=99), "must hold 100 per image, got 99"),
         (lambda: queue_yolo(multi_label=True), "must hold 8000 per image, got 100"),
         (lambda: queue_yolo(columns=83), r"4 \+ 80 columns or more, got 83"),

@@ -46,6 +46,23 @@ def lost_context() -> None:
     os._exit(0)
 
 
+def test_what_the_driver_says_of_a_kernel_is_told(
+    fake_gpu: FakeGpu, emulated_kernels: Path
+) -> None:
+    fake_gpu.run(kernel_refused, kernels=emulated_kernels)
+
+
+def kernel_refused() -> None:
+    image = random_images(1)[0]
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        fake_cuda.fail("cuLibraryGetKernel", 1, 999)
+        error = error_of(lambda: gpu(image))
+        assert error is not None
+        assert "cuLibraryGetKernel of preprocess_cv2" in error.got
+        assert "unknown error" in error.got
+        assert_same(gpu(image), cpu(image))
+
+
 @pytest.mark.parametrize("how", ["capturable", "fails_in_capture", "driver"])
 def test_capture_refused(fake_gpu: FakeGpu, emulated_kernels: Path, how: str) -> None:
     fake_gpu.run(capture_refused, how, kernels=emulated_kernels)

@@ -95,6 +95,56 @@ def reused_blocks() -> None:
         assert len({result.on_device.xyxy.address for result in held}) == 5
 
 
+@pytest.mark.parametrize("how", ["legacy", "own", "interface"])
+def test_a_block_that_a_consumer_still_reads_is_not_written(
+    fake_gpu: FakeGpu, emulated_kernels: Path, how: str
+) -> None:
+    fake_gpu.run(still_read, how, defers=True, kernels=emulated_kernels)
+
+
+def still_read(how: str) -> None:
+    from visionrt.device import open_device
+
+    images = random_images(4)
+    device = open_device(0)
+    own, pinned = device.stream(), device.pinned()
+    stream = 1 if how == "legacy" else own.handle
+    with both(yolo_model(), BOXES) as (gpu, cpu):
+        for image in images:
+            gpu(image, **KEEP)  # now nothing but the block may have to be made
+        result = gpu(images[1], **KEEP)
+        rows = result.on_device.table
+        raw = pinned.array((rows.shape[0], rows.strides[0]), np.float32)
+        if how == "interface":
+            assert rows.__cuda_array_interface__["data"] == (rows.address, False)
+        with device.current():
+            consumer = None if how == "interface" else Consumer(rows.__dlpack__(stream=stream))
+            if consumer is None:
+                result.xyxy  # noqa: B018 - the frame is over, so any stream may read
+            # Queued and not waited for; then the consumer lets go.
+            to = raw.ctypes.data_as(ctypes.c_void_p)
+            copy = fake_cuda.library().cuMemcpyDtoHAsync_v2
+            size = ctypes.c_size_t(raw.nbytes - 8)  # from the first to the last of the columns
+            assert copy(to, ctypes.c_uint64(rows.address), size, ctypes.c_void_p(stream)) == 0
+        del result, rows
+        if consumer is not None:
+            consumer.free()
+        gc.collect()
+        waits, allocations = (fake_cuda.calls(n) for n in ("cuStreamWaitEvent", "cuMemAlloc"))
+        for image in images[2:]:
+            gpu(image, **KEEP).xyxy  # noqa: B018 - takes the block again
+        # The default stream is waited for on the GPU; for others the memory is given up.
+        assert fake_cuda.calls("cuStreamWaitEvent") - waits == (how == "legacy")
+        assert fake_cuda.calls("cuMemAlloc") - allocations == (how != "legacy")
+        with device.current():
+            assert fake_cuda.library().cuStreamSynchronize(ctypes.c_void_p(stream)) == 0
+        wanted = cpu(images[1])
+        assert len(wanted) > 0
+        np.testing.assert_array_equal(raw[: len(wanted), :4], wanted.xyxy)
+    own.close()
+    pinned.close()
+
+
 def test_a_result_outlives_its_model(fake_gpu: FakeGpu, emulated_kernels: Path) -> None:
     fake_gpu.run(outlives_model, defers=True, kernels=emulated_kernels)
 

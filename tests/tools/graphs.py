@@ -47,6 +47,17 @@ def run(model, feeds):
     return session.run(None, feeds)
 
 
+def branch_on(condition, reads, result):
+    """An If whose bodies both read a tensor of the graph around them."""
+    bodies = [
+        helper.make_graph(
+            [make("ReduceMean", [reads], [name], keepdims=0)], name, [], [value(name, None)]
+        )
+        for name in (f"{result}_then", f"{result}_else")
+    ]
+    return make("If", [condition], [result], then_branch=bodies[0], else_branch=bodies[1])
+
+
 def ones(shape=(1, 3, 8, 8)):
     return {"x": np.ones(shape, np.float32)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphs import graph_of, make, run, stored, value
+from graphs import branch_on, graph_of, make, run, stored, value
 
 from trtconvert.passes.absorb import absorb_scale
 
@@ -43,3 +43,35 @@ def test_rules(model, gone):
     for was, now in zip(before, run(model, image), strict=True):
         # Weights are rounded once, to a relative 2**-24; 27 terms are summed.
         np.testing.assert_allclose(now, was, rtol=1e-5, atol=1e-5)
+
+
+def test_a_constant_that_makes_three_channels_of_one_stays():
+    rng = np.random.default_rng(0)
+    weights = [
+        stored("k", np.reshape([1, 2, 3], (1, 3, 1, 1)).astype(np.float32)),
+        stored("w", rng.normal(size=(6, 3, 3, 3)).astype(np.float32)),
+    ]
+    nodes = [make("Mul", ["x", "k"], ["a"]), make("Conv", ["a", "w"], ["y"])]
+    gray = [value("x", ["n", 1, 8, 8])]
+    model = graph_of(nodes, weights, inputs=gray, outputs=[value("y", None)])
+    assert absorb_scale(model) == 0
+    (result,) = run(model, {"x": np.ones((1, 1, 8, 8), np.float32)})
+    assert result.shape == (1, 6, 6, 6)
+
+
+def test_a_scaling_that_a_branch_reads_stays():
+    weights = [
+        stored("k", np.float32(0.5)),
+        stored("w", np.ones((6, 3, 3, 3), np.float32)),
+        stored("condition", np.array(True)),
+    ]
+    nodes = [
+        make("Mul", ["x", "k"], ["a"]),
+        make("Conv", ["a", "w"], ["c"]),
+        branch_on("condition", "a", "mean"),
+        make("Add", ["c", "mean"], ["y"]),
+    ]
+    model = graph_of(nodes, weights, outputs=[value("y", None)])
+    assert absorb_scale(model) == 0
+    (result,) = run(model, {"x": np.ones((1, 3, 8, 8), np.float32)})
+    np.testing.assert_allclose(result, 27 * 0.5 + 0.5, rtol=1e-6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphs import graph_of, make, run, stored, value
+from graphs import branch_on, graph_of, make, run, stored, value
 from onnx import ModelProto, TensorProto
 
 from trtconvert.graph import shape_of
@@ -61,4 +61,23 @@ def test_it_goes(model):
     ],
 )  # fmt: skip
 def test_it_stays_where_the_rules_do_not_apply(model):
+    assert with_channels_first(model) is model
+
+
+@pytest.mark.parametrize("reads", ["x", "a", "t"])
+def test_it_stays_where_a_branch_reads_on_the_way(reads):
+    weights = [
+        stored("k", np.float32(0.5)),
+        stored("w", np.ones((4, 3, 3, 3), np.float32)),
+        stored("condition", np.array(True)),
+    ]
+    nodes = [
+        make("Mul", ["x", "k"], ["a"]),
+        make("Transpose", ["a"], ["t"], perm=TO_FIRST),
+        make("Conv", ["t", "w"], ["c"]),
+        branch_on("condition", reads, "mean"),
+        make("Add", ["c", "mean"], ["y"]),
+    ]
+    inputs = [value("x", ["n", 8, 6, 3])]
+    model = graph_of(nodes, weights, inputs=inputs, outputs=[value("y", None)])
     assert with_channels_first(model) is model

@@ -13,6 +13,7 @@ from tiny_models import save, save_pictures, tiny_classifier
 from trtconvert.cli.app import run
 from trtconvert.editing import apply_edits
 from trtconvert.edits import GraphEdits
+from trtconvert.graph import shape_of
 from trtconvert.load import load_model
 from visionrt.engine_file import EngineFile
 from visionrt.errors import ModelError, UsageError
@@ -207,3 +208,10 @@ def test_a_size_that_is_baked_in_is_refused():
     model = graph_of([make("Reshape", ["x", "to"], ["y"])], weights, outputs=[value("y", [1, 192])])
     with pytest.raises(ModelError, match="works at 16x16"):
         apply_edits(model, GraphEdits(input_size=(16, 16)))
+
+
+def test_an_output_without_a_noted_shape_gets_the_one_of_the_new_size():
+    weights = [stored("w", np.ones((4, 3, 3, 3), np.float32))]
+    model = graph_of([make("Conv", ["x", "w"], ["y"])], weights, outputs=[value("y", None)])
+    sized = apply_edits(model, GraphEdits(input_size=(16, 12))).model
+    assert shape_of(sized.graph.output[0]) == ("n", 4, 14, 10)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from graphs import graph_of, make, ones, run, stored, value
+from graphs import graph_of, make, ones, ranges, run, stored, value
 
+from trtconvert.clean import clean_model
 from trtconvert.passes.inference import without_training
 
 STATISTICS = [
@@ -37,3 +38,15 @@ def test_a_graph_that_trains_or_has_nothing_to_change_stays():
     assert list(trains.graph.node[0].output) == ["y", "m", "v"]
     plain = graph_of([make("BatchNormalization", READS, ["y"])], STATISTICS)
     assert without_training(plain) is plain
+
+
+def test_older_operator_sets_say_in_other_ways_that_they_train():
+    node = make("BatchNormalization", READS, ["y", "m", "v", "sm", "sv"], epsilon=0.0)
+    model = without_training(graph_of([node], STATISTICS, opset=13))
+    (got,) = run(clean_model(model, ranges()), ones())
+    np.testing.assert_allclose(got[0, :, 0, 0], [2, 2, 1], rtol=1e-6)
+
+    # The converter of operator sets refuses what trains.
+    dropout = without_training(graph_of([make("Dropout", ["x"], ["y"], is_test=0)], opset=6))
+    (got,) = run(clean_model(dropout, ranges()), ones())
+    np.testing.assert_array_equal(got, ones()["x"])

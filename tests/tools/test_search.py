@@ -389,6 +389,39 @@ def test_widening_raises_the_next_in_the_ranking_until_all_are(pictures):
     assert counts == [2, 1, 0]
 
 
+def test_nodes_are_ranked_once_however_often_more_is_raised(pictures):
+    # Two nodes are float32 from the start, so not all that has noise is ranked.
+    model = chain(24, overflow=3)
+    typer = HalfTyper(model, TINY, CalibrationOptions(pictures), silent)
+    ranked = []
+
+    def told(stage, done, total):
+        if stage == "Ranking nodes" and done == total:
+            ranked.append(total)
+
+    search = Search(typer, evidence_on(model, pictures), MaxDrop(1.0), told)
+    search.run()
+    for _ in range(3):
+        assert search.widen()
+    assert len(ranked) == 1
+
+
+def test_the_noise_of_int8_and_of_float16_are_kept_apart(pictures):
+    model = tiny_classifier()
+    typer = Int8Typer(model, TINY, CalibrationOptions(pictures), silent)
+    search = Search(typer, evidence_on(model, pictures), MaxDrop(1.0), silent)
+    told = {}
+    # The order of a search in which float16 was at fault too.
+    for precision in ("fp16", "int8"):
+        assert search._by_worth(["head"], precision) == ["head"]
+        told[precision] = search._reason("head", precision)
+    images = list(itertools.islice(ImageReader(pictures, TINY.preprocess), 4))
+    rounding = half_noise(typer.view, images, silent)["head"]
+    assert told["fp16"] == search._reason("head", "fp16")
+    assert told["fp16"].endswith(f"alone it brings {10 * math.log10(rounding):.0f} dB")
+    assert told["int8"] != told["fp16"].replace("fp16", "int8")
+
+
 def test_where_nothing_helps_the_search_says_so(pictures):
     model = tiny_classifier()
     other = tiny_classifier(seed=1)

@@ -4,14 +4,15 @@
    through casts and element-wise arithmetic alone becomes an input [n, c, h, w]; the transpose
    goes. Preprocessing writes either layout at the same cost.
 2. Constants of one value stay; those of one value per channel are turned with the input. Another
-   constant, another reader on the way or a graph output there leaves the graph as it is.
+   constant, another reader on the way, a graph output there, or the body of an ``If`` or a loop
+   that reads what the transpose writes leaves the graph as it is.
 """
 
 from __future__ import annotations
 
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from trtconvert.graph import image_inputs, shape_of
+from trtconvert.graph import image_inputs, names_read, shape_of
 from trtconvert.graph_view import FreshNames, attribute
 from trtconvert.passes.fold import fold
 
@@ -56,12 +57,16 @@ def _chain(model: ModelProto) -> tuple[list[NodeProto], NodeProto] | None:
     outputs = {value.name for value in graph.output}
     name, chain = image_inputs(graph)[0].name, list[NodeProto]()
     while True:
-        readers = [node for node in graph.node if name in node.input]
+        readers = [node for node in graph.node if name in names_read(node)]
         if len(readers) != 1 or name in outputs:
             return None
         (node,) = readers
         if node.op_type == "Transpose" and attribute(node, "perm", None) == _TO_FIRST:
-            return None if node.output[0] in outputs else (chain, node)
+            turned = node.output[0]
+            is_elsewhere = turned in outputs or any(
+                turned in names_read(reader) and turned not in reader.input for reader in graph.node
+            )
+            return None if is_elsewhere else (chain, node)
         if node.op_type not in _ON_THE_WAY:
             return None
         chain.append(node)

@@ -1,8 +1,9 @@
 """Turns what was exported in training mode into what is used in inference.
 
-1. A ``BatchNormalization`` with ``training_mode`` normalises by the stored statistics, not by those
-   of the batch; its outputs of new statistics go.
-2. A ``Dropout`` with a training input passes on what it reads.
+1. A ``BatchNormalization`` that trains normalises by the stored statistics, not by those of the
+   batch; its outputs of new statistics go. ``training_mode`` says so; before operator set 14 those
+   outputs do, before 7 an ``is_test`` of 0.
+2. A ``Dropout`` that trains passes on what it reads. A training input says so, or ``is_test``.
 
 Where a graph needs those outputs, it stays as it is: it trains.
 """
@@ -33,10 +34,16 @@ def without_training(model: ModelProto) -> ModelProto:
             kept = [a for a in node.attribute if a.name != "training_mode"]
             del node.attribute[:]
             node.attribute.extend(kept)
+        for a in node.attribute:
+            if a.name == "is_test":
+                a.i = 1
     return copy
 
 
 def _trains(node: NodeProto) -> bool:
     if node.op_type == "BatchNormalization":
-        return bool(attribute(node, "training_mode", 0))
-    return node.op_type == "Dropout" and len(node.input) > 2 and bool(node.input[2])
+        is_told = bool(attribute(node, "training_mode", 0)) or any(node.output[1:])
+        return is_told or attribute(node, "is_test", 1) == 0
+    if node.op_type == "Dropout":
+        return any(node.input[2:]) or attribute(node, "is_test", 1) == 0
+    return False

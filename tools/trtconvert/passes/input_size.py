@@ -43,10 +43,9 @@ def with_input_size(model: ModelProto, size: tuple[int, int]) -> ModelProto:
     image = image_inputs(copy.graph)[0]
     for axis, side in zip(axes, size, strict=True):
         image.type.tensor_type.shape.dim[axis].dim_value = side
-    ranks = [len(value.type.tensor_type.shape.dim) for value in copy.graph.output]
-    for value, rank in zip(copy.graph.output, ranks, strict=True):
-        elem_type = value.type.tensor_type.elem_type
-        value.CopyFrom(helper.make_tensor_value_info(value.name, elem_type, [None] * rank))
+    for value in copy.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            dim.Clear()
     del copy.graph.value_info[:]
     try:
         sized = infer_shapes(copy)

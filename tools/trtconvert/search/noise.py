@@ -11,6 +11,7 @@ infinite where one leaves the type's range. One session, one pass.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -60,18 +61,17 @@ def int8_noise(
     clean = _float_runs(view, answers, parts, tensors)
     noise: dict[str, float] = {}
     for part in parts:
-        backend = OnnxRuntimeBackend(part.model().SerializeToString(), as_written=True)
-        for index, node in enumerate(part.nodes):
-            choice = np.zeros(len(part.nodes), np.bool_)
-            choice[index] = True
-            total = 0.0
-            for values in clean:
-                feed = {tensor: values[tensor] for tensor in part.inputs}
-                found = backend.run({**feed, CHOICES: choice})
-                total += relative_noise({name: values[name] for name in answers}, found)
-                progress("Ranking nodes", len(noise) + 1, len(placement.nodes))
-            noise[node] = total / max(len(tensors), 1)
-        backend.close()
+        with _running(part.model(), as_written=True) as backend:
+            for index, node in enumerate(part.nodes):
+                choice = np.zeros(len(part.nodes), np.bool_)
+                choice[index] = True
+                total = 0.0
+                for values in clean:
+                    feed = {tensor: values[tensor] for tensor in part.inputs}
+                    found = backend.run({**feed, CHOICES: choice})
+                    total += relative_noise({name: values[name] for name in answers}, found)
+                    progress("Ranking nodes", len(noise) + 1, len(placement.nodes))
+                noise[node] = total / max(len(tensors), 1)
     return noise
 
 
@@ -92,11 +92,11 @@ class AnswerNoise:
     def __call__(self, quantized: ModelProto) -> float:
         """Of a Q/DQ form of the graph, with the same tensor names."""
         model = with_outputs(quantized, self._answers)
-        backend = OnnxRuntimeBackend(model.SerializeToString(), as_written=True)
         total = 0.0
-        for tensor, clean in zip(self._tensors, self._clean, strict=True):
-            answers = {name: clean[name] for name in self._answers}
-            total += relative_noise(answers, backend.run({self._input: tensor}))
+        with _running(model, as_written=True) as backend:
+            for tensor, clean in zip(self._tensors, self._clean, strict=True):
+                answers = {name: clean[name] for name in self._answers}
+                total += relative_noise(answers, backend.run({self._input: tensor}))
         return total / max(len(self._tensors), 1)
 
 
@@ -112,9 +112,15 @@ def _float_runs(
     model = with_outputs(view.model, inner)
     for value in model.graph.output:
         value.type.tensor_type.elem_type = view.elem_type[value.name]
-    backend = OnnxRuntimeBackend(model.SerializeToString())
     given = view.inputs[0]
-    return [{given: tensor, **backend.run({given: tensor})} for tensor in tensors]
+    with _running(model) as backend:
+        return [{given: tensor, **backend.run({given: tensor})} for tensor in tensors]
+
+
+def _running(
+    model: ModelProto, *, as_written: bool = False
+) -> contextlib.closing[OnnxRuntimeBackend]:
+    return contextlib.closing(OnnxRuntimeBackend(model.SerializeToString(), as_written=as_written))
 
 
 def raw_answers(view: GraphView) -> list[str]:
@@ -146,7 +152,6 @@ def half_noise(
     """
     nodes = [n for n in view.model.graph.node if _written(view, n)]
     tensors = [name for node in nodes for name in _written(view, node)]
-    backend = OnnxRuntimeBackend(_rounding_graph(view, tensors, half).SerializeToString())
     noise = {
         node_name(node): max(
             (_constant_noise(view, name, half) for name in node.input), default=0.0
@@ -154,13 +159,14 @@ def half_noise(
         for node in nodes
     }
     inputs = list(images)
-    for done, tensor in enumerate(inputs, 1):
-        results = list(backend.run({view.inputs[0]: tensor}).values())
-        rounding = {name: _share(*results[2 * i : 2 * i + 2]) for i, name in enumerate(tensors)}
-        for node in nodes:
-            worst = max(rounding[name] for name in _written(view, node))
-            noise[node_name(node)] = max(noise[node_name(node)], worst)
-        progress("Ranking nodes", done, len(inputs))
+    with _running(_rounding_graph(view, tensors, half)) as backend:
+        for done, tensor in enumerate(inputs, 1):
+            results = list(backend.run({view.inputs[0]: tensor}).values())
+            rounding = {name: _share(*results[2 * i : 2 * i + 2]) for i, name in enumerate(tensors)}
+            for node in nodes:
+                worst = max(rounding[name] for name in _written(view, node))
+                noise[node_name(node)] = max(noise[node_name(node)], worst)
+            progress("Ranking nodes", done, len(inputs))
     return noise
 
 

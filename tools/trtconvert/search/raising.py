@@ -105,7 +105,7 @@ class Search:
         self._progress = progress
         self._evaluations = 0
         self._start = time.perf_counter()
-        self._noise: dict[str, float] = {}
+        self._noise: dict[str, Mapping[str, float]] = {}  # by the precision that brings it
         self._found: dict[tuple[frozenset[str], frozenset[str]], Agreement] = {}
         self._raised: tuple[str, ...] = ()
         self._float32: tuple[str, ...] = ()
@@ -157,8 +157,9 @@ class Search:
         """Raise as many nodes again, the next in the ranking; False where all are raised."""
         is_int8 = bool(self._suspects(self._first, "int8"))
         present = self._raised if is_int8 else self._float32
-        if set(self._ranked) != set(self._noise):
-            self._ranked = self._by_worth(self._ranked, "int8" if is_int8 else self._half)
+        narrow = "int8" if is_int8 else self._half
+        if narrow not in self._noise:
+            self._ranked = self._by_worth(self._ranked, narrow)
         rest = [name for name in self._ranked if name not in present]
         more = rest[: max(len(present), math.ceil(len(self._ranked) / 8))]
         if is_int8:
@@ -193,15 +194,13 @@ class Search:
         # By the searches' own choices first; readers that had to follow a float32 node come last.
         chosen = dict.fromkeys([*self._float32, *self._raised])
         followed = [name for name in new if new[name] != old.get(name) and name not in chosen]
-        return tuple(
-            RaisedNode(
-                *(name, self._kinds.get(name, ""), old[name], new[name]),
-                _decibels(self._noise, name),
-                self._noise.get(name) == math.inf,
-            )
-            for name in [*chosen, *followed]
-            if name in old and new[name] != old[name]
-        )
+        raised = []
+        for name in [*chosen, *followed]:
+            if name in old and new[name] != old[name]:
+                noise = self._noise_of(name, self._half if new[name] == "fp32" else "int8")
+                kinds = (self._kinds.get(name, ""), old[name], new[name])
+                raised.append(RaisedNode(name, *kinds, _decibels(noise), noise == math.inf))
+        return tuple(raised)
 
     def _typed(self, raised: frozenset[str], float32: frozenset[str]) -> TypedGraph:
         return self.typer.typed(
@@ -210,12 +209,16 @@ class Search:
         )
 
     def _reason(self, name: str, narrow: str) -> str:
-        noise = _decibels(self._noise, name)
-        if self._noise.get(name) == math.inf:
+        noise = self._noise_of(name, narrow)
+        if noise == math.inf:
             return f"raised from {narrow}, which it overflows"
-        if noise is None:
+        decibels = _decibels(noise)
+        if decibels is None:
             return f"raised from {narrow} so that the answers hold"
-        return f"raised from {narrow} so that the answers hold: alone it brings {noise:.0f} dB"
+        return f"raised from {narrow} so that the answers hold: alone it brings {decibels:.0f} dB"
+
+    def _noise_of(self, name: str, narrow: str) -> float:
+        return self._noise.get(narrow, {}).get(name, 0.0)
 
     def _agreement(self, raised: frozenset[str], float32: frozenset[str]) -> Agreement:
         key = (raised, float32)
@@ -244,13 +247,13 @@ class Search:
         return [d.node for d in typed.decisions if d.precision == precision]
 
     def _by_worth(self, suspects: Sequence[str], precision: str) -> list[str]:
-        self._noise |= self._measured(precision)
+        self._noise[precision] = self._measured(precision)
         view = self.typer.view
         nodes = {node_name(node): node for node in view.model.graph.node}
 
         def worth(name: str) -> float:
             added = added_cost(view, nodes[name], precision)
-            return self._noise.get(name, 0.0) / max(added, 1.0)
+            return self._noise_of(name, precision) / max(added, 1.0)
 
         return sorted(suspects, key=worth, reverse=True)
 
@@ -277,6 +280,5 @@ def _batch_of(view: GraphView) -> int:
     return shape[0] if shape and isinstance(shape[0], int) else 1
 
 
-def _decibels(noise: Mapping[str, float], name: str) -> float | None:
-    value = noise.get(name, 0.0)
-    return 10 * math.log10(value) if 0 < value < math.inf else None
+def _decibels(noise: float) -> float | None:
+    return 10 * math.log10(noise) if 0 < noise < math.inf else None
