@@ -160,6 +160,59 @@ def _yolox() -> Case:
     return Case({"y": out}, "detect", "yolox", {"output": "y"}, _ANSWER)
 
 
+def _pyramid_anchors(ratios_hw: Any, centre: float) -> list[list[float]]:
+    """cy, cx, h, w in pixels of nine anchors at each cell, from the papers' definitions."""
+    rows = []
+    for level in range(3, 8):
+        stride = 2**level
+        for y in range(-(-SIZE // stride)):
+            for x in range(-(-SIZE // stride)):
+                for octave in range(3):
+                    side = 4 * stride * 2 ** (octave / 3)
+                    for height, width in ratios_hw:
+                        middle = [(y + centre) * stride, (x + centre) * stride]
+                        rows.append([*middle, side * height, side * width])
+    return rows
+
+
+def _pyramid(kind: str, *, by_level: bool = False) -> Case:
+    if kind == "efficientdet":
+        anchors = np.array(_pyramid_anchors(((1, 1), (0.7, 1.4), (1.4, 0.7)), 0.5))
+    else:
+        root = 2**0.5
+        shapes = ((1 / root, root), (1, 1), (root, 1 / root))
+        anchors = np.array(_pyramid_anchors(shapes, 0.0))
+    at = [100, 590, 760]  # on the finest level, the second and the fourth
+    codes = np.zeros((1, len(anchors), 4))
+    centres = np.array(_CENTRES, float)[:, [1, 0, 3, 2]]
+    codes[0, at, :2] = (centres[:, :2] - anchors[at, :2]) / anchors[at, 2:]
+    codes[0, at, 2:] = np.log(centres[:, 2:] / anchors[at, 2:])
+    logits = np.full((1, len(anchors), 2), -30, np.float32)
+    logits[0, at] = [[np.log(7), -2], [np.log(3), -9], [-9, 0]]
+    options: dict[str, Any] = {"variances": [1, 1, 1, 1], "activation": "sigmoid"}
+    options |= {"background": -1, "anchors": kind, "code": "yxhw"}
+    if kind != "efficientdet":
+        codes, options["code"] = codes[..., [1, 0, 3, 2]], "xywh"
+    outputs = {"codes": codes.astype(np.float32), "logits": logits}
+    if by_level:
+        outputs, first = {}, 0
+        for level in range(3, 8):
+            side = -(-SIZE // 2**level)
+            for name, rows in (("codes", codes), ("logits", logits)):
+                part = rows[0, first : first + 9 * side * side].reshape(side, side, -1)
+                chw = np.moveaxis(part, 2, 0)[None]
+                outputs[f"{name}{level}"] = np.ascontiguousarray(chw, np.float32)
+            first += 9 * side * side
+        options |= {
+            "boxes": [f"codes{level}" for level in range(3, 8)],
+            "scores": [f"logits{level}" for level in range(3, 8)],
+        }
+    else:
+        options |= {"boxes": "codes", "scores": "logits"}
+    is_separable = kind == "efficientdet"
+    return Case(outputs, "detect", "ssd", options, _ANSWER, separable=is_separable)
+
+
 DETECTORS = {
     "yolo v8": _grid("v8"),
     "yolo v5": _grid("v5"),
@@ -171,6 +224,10 @@ DETECTORS = {
     "tensorflow's detection api": _tensorflow(),
     "centernet": _centernet("sigmoid"),
     "centerface": _centerface(),
+    "efficientdet": _pyramid("efficientdet"),
+    "efficientdet by level": _pyramid("efficientdet", by_level=True),
+    "retinanet": _pyramid("retinanet"),
+    "retinanet by level": _pyramid("retinanet", by_level=True),
 }
 # Their shapes do not give these away, or not all of it: the user names them.
 NAMED = {"boxes and scores": _boxes_scores(), "ssd": _ssd(), "yolox": _yolox()}
