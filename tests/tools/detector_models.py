@@ -213,6 +213,52 @@ def _pyramid(kind: str, *, by_level: bool = False) -> Case:
     return Case(outputs, "detect", "ssd", options, _ANSWER, separable=is_separable)
 
 
+_YOLOV5_ANCHORS = (
+    *(((10, 13), (16, 30), (33, 23)), ((30, 61), (62, 45), (59, 119))),
+    ((116, 90), (156, 198), (373, 326)),
+)
+
+
+def _yolo_maps(form: str, activation: str = "sigmoid") -> Case:
+    """Raw maps of 8² + 4² + 2² cells, three anchors each."""
+    maps = [np.full((1, 3, n, n, 7), -30.0) for n in (8, 4, 2)]
+    # Level, anchor, the score of both classes; of a box near the cell it is put in.
+    placed = (
+        (1, 0, 0, (0.875, 0.125)),
+        (1, 0, 1, (0.75, 0.0625)),
+        (0, 2, 2, (0.0625, 0.5)),
+    )
+    for level, anchor, box, scores in placed:
+        stride = 8 << level
+        cx, cy, width, height = _CENTRES[box]
+        wide, high = _YOLOV5_ANCHORS[level][anchor]
+        # The second box is of a neighbouring cell, whose reach is half a cell beyond its own.
+        column, row = int(cx // stride), int(cy // stride) - (box == 1)
+        shares = [
+            (cx / stride - column + 0.5) / 2,
+            (cy / stride - row + 0.5) / 2,
+            (width / wide) ** 0.5 / 2,
+            (height / high) ** 0.5 / 2,
+            1 - 2**-30,
+            *scores,
+        ]
+        values = np.array(shares)
+        maps[level][0, anchor, row, column] = np.log(values / (1 - values))
+    if form == "nchw":
+        maps = [m.transpose(0, 1, 4, 2, 3).reshape(1, 21, *m.shape[2:4]) for m in maps]
+    if form == "nhwc":
+        maps = [m.transpose(0, 2, 3, 1, 4).reshape(1, *m.shape[2:4], 21) for m in maps]
+    names = ["fine", "middle", "coarse"]
+    # The graph's order is not that of the strides.
+    outputs = {
+        name: np.ascontiguousarray(m, np.float32)
+        for name, m in reversed(list(zip(names, maps, strict=True)))
+    }
+    options = {"outputs": names, "activation": activation, "anchors": "yolov5"}
+    last = dict.fromkeys(names, "Sigmoid") if activation == "none" else {}
+    return Case(outputs, "detect", "yolo_maps", options, _ANSWER, last=last)
+
+
 DETECTORS = {
     "yolo v8": _grid("v8"),
     "yolo v5": _grid("v5"),
@@ -228,6 +274,10 @@ DETECTORS = {
     "efficientdet by level": _pyramid("efficientdet", by_level=True),
     "retinanet": _pyramid("retinanet"),
     "retinanet by level": _pyramid("retinanet", by_level=True),
+    "yolo maps": _yolo_maps("nkhwc"),
+    "yolo maps, channels first": _yolo_maps("nchw"),
+    "yolo maps, channels last": _yolo_maps("nhwc"),
+    "yolo maps after a sigmoid": _yolo_maps("nkhwc", "none"),
 }
 # Their shapes do not give these away, or not all of it: the user names them.
 NAMED = {"boxes and scores": _boxes_scores(), "ssd": _ssd(), "yolox": _yolox()}

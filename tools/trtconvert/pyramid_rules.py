@@ -1,4 +1,4 @@
-"""Rules for detectors on a feature pyramid that give box codes and scores of anchors.
+"""Rules for detectors on a feature pyramid whose outputs are codes of anchors, or raw maps.
 
 Told by the count of rows, or by the maps: 9 anchors at each cell of levels 3 to 7 of RetinaNet and
 EfficientDet. EfficientDet is told by its separable convolutions; RetinaNets of different libraries
@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trtconvert.head_guess import CERTAIN, HeadGuess, Outputs, Rule, activation_of
+from trtconvert.head_guess import CERTAIN, LIKELY, HeadGuess, Outputs, Rule, activation_of
 from visionrt.heads.pyramid_anchors import OWNERS, PRESETS
+from visionrt.heads.yolo_maps import size_of
 from visionrt.manifest import TensorInfo
 
 _SCHEME = PRESETS["retinanet"]
 _PER_CELL = _SCHEME.per_cell()
+_V8_CHANNELS = 64 + 80
 ANCHORS_TO_CHOOSE = " | ".join(
     f'{{"anchors": "{name}"}} for {owner}' for name, owner in OWNERS.items()
 )
@@ -109,4 +111,47 @@ def _guess(
     )
 
 
-RULES: Sequence[Rule] = (joined, by_level)
+def yolo_maps(outputs: Outputs) -> HeadGuess | None:
+    """Three or four maps at strides 8, 16, 32 (and 64), with 3·(5 + C) numbers a cell."""
+    infos = sorted(outputs.infos, key=size_of, reverse=True)
+    if len(infos) not in (3, 4):
+        return None
+    height, width = outputs.size
+    found = set()
+    for info, stride in zip(infos, (8, 16, 32, 64), strict=False):
+        grid = -(-height // stride), -(-width // stride)
+        found.add(_yolo_columns(info.shape, grid))
+    columns = found.pop()
+    if found or columns is None or columns <= 5:
+        return None
+    # YOLOv8's own maps have 64 + C channels, and no anchors.
+    if len(infos[0].shape) == 4 and 3 * columns == _V8_CHANNELS:
+        return None
+    last = outputs.last_op[infos[0].name]
+    names = [info.name for info in infos]
+    options = {"outputs": names, "activation": activation_of(last, "sigmoid")}
+    reason = f"{len(infos)} maps of 3 anchors × (5 + {columns - 5} classes) a cell"
+    choices = (
+        '{"anchors": "yolov5"}, for YOLOv7-tiny too | {"anchors": "yolov7"}, or pairs of pixels'
+        if len(infos) == 3
+        else '{"anchors": "yolov5_p6"}, or pairs of pixels'
+    )
+    return HeadGuess(
+        *("detect", "yolo_maps", options, reason, columns - 5),
+        why={"activation": f"the maps end in {last}"},
+        confidence=CERTAIN if columns == 85 else LIKELY,
+        missing={"anchors": choices},
+    )
+
+
+def _yolo_columns(shape: tuple[int | str, ...], grid: tuple[int, int]) -> int | None:
+    """Columns of each of three anchors, or None."""
+    if len(shape) == 5 and shape[1] == 3 and shape[2:4] == grid:
+        return shape[4] if isinstance(shape[4], int) else None
+    if len(shape) != 4 or grid not in (shape[2:], shape[1:3]):
+        return None
+    channels = shape[1] if shape[2:] == grid else shape[3]
+    return channels // 3 if isinstance(channels, int) and channels % 3 == 0 else None
+
+
+RULES: Sequence[Rule] = (joined, by_level, yolo_maps)

@@ -1,6 +1,6 @@
 """Box codes and scores that lie in maps, two for each level of a pyramid.
 
-A map is [n, K·C, h, w], [n, h, w, K·C], or either with K and C apart: [n, K, C, h, w] and
+A map is [n, K·C, h, w], [n, h, w, K·C], or with K and C apart: [n, K, h, w, C], [n, K, C, h, w] or
 [n, h, w, K, C]. The anchors that can pass are found where the scores lie, and only their numbers
 are gathered: the maps are many times larger.
 """
@@ -27,6 +27,8 @@ def by_anchor(
     shape = array.shape
     if len(shape) not in (4, 5) or shape[0] == 0:
         return None
+    if len(shape) == 5 and shape[2:4] == grid and _splits((shape[1], shape[4]), per_cell):
+        return as_float32(array).transpose(0, 1, 4, 2, 3)
     if shape[-2:] == grid and _splits(shape[1:-2], per_cell):
         return as_float32(array).reshape(shape[0], per_cell, -1, *grid)
     if shape[1:3] == grid and _splits(shape[3:], per_cell):
