@@ -73,7 +73,7 @@ Activation activation_named(const std::string& name) {
 
 SsdHead ssd_head(std::int64_t anchors, std::int64_t num_classes,
                  const std::array<std::int32_t, 2>& input_hw, const std::array<float, 4>& variances,
-                 const std::string& activation, std::int32_t background) {
+                 const std::string& activation, std::int32_t background, const std::string& code) {
   SsdHead head;
   head.anchors = checked_int32(anchors, "the number of anchors");
   head.num_classes = checked_int32(num_classes, "the number of classes");
@@ -92,6 +92,10 @@ SsdHead ssd_head(std::int64_t anchors, std::int64_t num_classes,
     throw std::invalid_argument("input_hw must be positive, got (" + std::to_string(input_hw[0]) +
                                 ", " + std::to_string(input_hw[1]) + ")");
   }
+  if (code != "yxhw" && code != "xywh") {
+    throw std::invalid_argument("code must be \"yxhw\" or \"xywh\", got \"" + code + "\"");
+  }
+  head.x_first = code == "xywh";
   head.background = background;
   head.activation = activation_named(activation);
   head.scales = {variances[0], variances[1], variances[2], variances[3]};
@@ -138,12 +142,12 @@ CandidateArrays decode_ssd(const FloatArray& box_codes, const FloatArray& scores
                            const FloatArray& anchors, const std::array<std::int32_t, 2>& input_hw,
                            float score_threshold, const std::array<float, 4>& variances,
                            const std::string& activation, std::int32_t background, bool multi_label,
-                           std::int32_t max_candidates) {
+                           std::int32_t max_candidates, const std::string& code) {
   check_shape(scores, "scores", "[anchors, classes]", {-1, -1});
   check_shape(box_codes, "box_codes", "[anchors, 4]", {scores.shape(0), 4});
   check_shape(anchors, "anchors", "[anchors, 4]", {scores.shape(0), 4});
   const SsdHead head =
-      ssd_head(scores.shape(0), scores.shape(1), input_hw, variances, activation, background);
+      ssd_head(scores.shape(0), scores.shape(1), input_hw, variances, activation, background, code);
   const float *codes_data = box_codes.data(), *scores_data = scores.data(),
               *anchors_data = anchors.data();
   Candidates found;
@@ -207,8 +211,9 @@ void cuda_decode_ssd(std::uintptr_t box_codes, std::uintptr_t scores, std::uintp
                      const BufferAddresses& candidates, std::int32_t capacity,
                      cuda::StreamHandle stream, const std::array<float, 4>& variances,
                      const std::string& activation, std::int32_t background, bool multi_label,
-                     bool is_float16) {
-  const SsdHead head = ssd_head(anchors, num_classes, input_hw, variances, activation, background);
+                     bool is_float16, const std::string& code) {
+  const SsdHead head =
+      ssd_head(anchors, num_classes, input_hw, variances, activation, background, code);
   decode_ssd_cuda(memory_at(box_codes), memory_at(scores), type_of(is_float16),
                   reinterpret_cast<const float*>(anchor_boxes), head,
                   {score_threshold, multi_label}, buffers_at(candidates, batch, capacity), stream);
@@ -240,7 +245,7 @@ void bind_cuda_decode(py::module_& m) {
         py::arg("input_hw"), py::arg("score_threshold"), py::arg("candidates"), py::arg("capacity"),
         py::arg("stream"), py::arg("variances") = std::array<float, 4>{10.0f, 10.0f, 5.0f, 5.0f},
         py::arg("activation") = "none", py::arg("background") = 0, py::arg("multi_label") = false,
-        py::arg("is_float16") = false,
+        py::arg("is_float16") = false, py::arg("code") = "yxhw",
         "Queues decode_ssd of a batch on the stream. box_codes [batch, anchors, 4] and scores\n"
         "[batch, anchors, num_classes] per image, anchor_boxes [anchors, 4] shared; candidates as\n"
         "cuda_decode_yolo.");
@@ -260,14 +265,16 @@ void bind_decode(py::module_& m) {
         py::arg("strides") = std::vector<std::int32_t>{8, 16, 32}, py::arg("multi_label") = false,
         py::arg("max_candidates") = 30000,
         "Candidates of a YOLOX head, output float32 [N, 5+C]. Returns as decode_yolo.");
-  m.def("decode_ssd", &decode_ssd, py::arg("box_codes"), py::arg("scores"), py::arg("anchors"),
-        py::arg("input_hw"), py::arg("score_threshold"),
-        py::arg("variances") = std::array<float, 4>{10.0f, 10.0f, 5.0f, 5.0f},
-        py::arg("activation") = "none", py::arg("background") = 0, py::arg("multi_label") = false,
-        py::arg("max_candidates") = 30000,
-        "Candidates of an SSD head: box_codes float32 [N, 4] (ty, tx, th, tw), scores float32\n"
-        "[N, C], anchors float32 [N, 4] (cy, cx, h, w) normalised. Class ids are the columns of\n"
-        "scores; background -1: none. Returns as decode_yolo.");
+  m.def(
+      "decode_ssd", &decode_ssd, py::arg("box_codes"), py::arg("scores"), py::arg("anchors"),
+      py::arg("input_hw"), py::arg("score_threshold"),
+      py::arg("variances") = std::array<float, 4>{10.0f, 10.0f, 5.0f, 5.0f},
+      py::arg("activation") = "none", py::arg("background") = 0, py::arg("multi_label") = false,
+      py::arg("max_candidates") = 30000, py::arg("code") = "yxhw",
+      "Candidates of an SSD head: box_codes float32 [N, 4] (ty, tx, th, tw, or with code \"xywh\"\n"
+      "tx, ty, tw, th), scores float32 [N, C], anchors float32 [N, 4] (cy, cx, h, w) normalised;\n"
+      "variances for y, x, h, w. Class ids are the columns of scores; background -1: none.\n"
+      "Returns as decode_yolo.");
   bind_cuda_decode(m);
 }
 

@@ -58,14 +58,19 @@ struct SsdScales {
   float y, x, height, width;
 };
 
-// SSD (Liu et al. 2016): code and anchor are (cy, cx, h, w), normalised; the corners are scaled to
-// the input's pixels.
-VISIONRT_HD Box box_from_anchor(const float* code, const float* anchor, const SsdScales& scales,
-                                float input_height, float input_width) {
-  const float cy = (code[0] / scales.y) * anchor[2] + anchor[0];
-  const float cx = (code[1] / scales.x) * anchor[3] + anchor[1];
-  const float height = exp_float32(code[2] / scales.height) * anchor[2];
-  const float width = exp_float32(code[3] / scales.width) * anchor[3];
+// SSD (Liu et al. 2016): the anchor is (cy, cx, h, w), normalised, and the code (ty, tx, th, tw),
+// or (tx, ty, tw, th) with x_first; the corners are scaled to the input's pixels.
+VISIONRT_HD Box box_from_anchor(const float* code, bool x_first, const float* anchor,
+                                const SsdScales& scales, float input_height, float input_width) {
+  // Selected, not indexed: a kernel's array with a computed index would lie in memory.
+  const float ty = x_first ? code[1] : code[0];
+  const float tx = x_first ? code[0] : code[1];
+  const float th = x_first ? code[3] : code[2];
+  const float tw = x_first ? code[2] : code[3];
+  const float cy = (ty / scales.y) * anchor[2] + anchor[0];
+  const float cx = (tx / scales.x) * anchor[3] + anchor[1];
+  const float height = exp_float32(th / scales.height) * anchor[2];
+  const float width = exp_float32(tw / scales.width) * anchor[3];
   const Box box = box_from_center(cx, cy, width, height);
   return {box.x1 * input_width, box.y1 * input_height, box.x2 * input_width, box.y2 * input_height};
 }

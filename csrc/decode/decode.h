@@ -74,15 +74,16 @@ VISIONRT_HD Box yolox_box(const YoloxHead& head, const float* row, std::int32_t 
 
 enum class Activation : std::int32_t { kNone, kSigmoid, kSoftmax };
 
-// SSD: box codes [anchors, 4] (ty, tx, th, tw), scores [anchors, num_classes], anchors
-// [anchors, 4] (cy, cx, h, w) normalised. The background column never becomes a candidate, but
-// takes part in a softmax; class ids are column numbers. The best class is that of the best raw
+// SSD: box codes [anchors, 4] (ty, tx, th, tw, or tx, ty, tw, th), scores [anchors, num_classes],
+// anchors [anchors, 4] (cy, cx, h, w) normalised. The background column never becomes a candidate,
+// but takes part in a softmax; class ids are column numbers. The best class is that of the best raw
 // score, before the activation. Passed to the kernel by value.
 struct SsdHead {
   std::int32_t anchors = 0;
   std::int32_t num_classes = 0;
   std::int32_t background = 0;  // -1: none
   Activation activation = Activation::kNone;
+  bool x_first = false;                        // of the codes
   SsdScales scales{10.0f, 10.0f, 5.0f, 5.0f};  // the codes are divided by these
   float input_height = 0.0f;
   float input_width = 0.0f;

@@ -52,8 +52,9 @@ __device__ __forceinline__ void scan_anchor(const T* __restrict__ box_codes,
   const auto emit = [&](std::int32_t id) {
     const float score = activated_score(as_float(row[id]), head.activation, softmax);
     if (!(score > threshold)) return;
-    const Box box = box_from_anchor(load_code(box_codes + row_index * 4).at, anchors + anchor * 4,
-                                    head.scales, head.input_height, head.input_width);
+    const Box box =
+        box_from_anchor(load_code(box_codes + row_index * 4).at, head.x_first, anchors + anchor * 4,
+                        head.scales, head.input_height, head.input_width);
     append_candidate(out, image, box, score, id, anchor * head.num_classes + id);
   };
   if (!options.multi_label) {

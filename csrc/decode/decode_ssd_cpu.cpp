@@ -66,7 +66,7 @@ Candidates decode_ssd_cpu(const float* box_codes, const float* scores, const flo
       if (id == head.background || !(options.multi_label || row[id] == best)) continue;
       const float score = activated_score(row[id], head.activation, softmax);
       if (score > threshold) {
-        found.append(box_from_anchor(box_codes + code, anchors + code, head.scales,
+        found.append(box_from_anchor(box_codes + code, head.x_first, anchors + code, head.scales,
                                      head.input_height, head.input_width),
                      score, id, anchor);
       }

@@ -207,6 +207,7 @@ def cuda_decode_ssd(
     background: typing.SupportsInt | typing.SupportsIndex = 0,
     multi_label: bool = False,
     is_float16: bool = False,
+    code: str = "yxhw",
 ) -> None:
     """
     Queues decode_ssd of a batch on the stream. box_codes [batch, anchors, 4] and scores
@@ -412,6 +413,7 @@ def decode_ssd(
     background: typing.SupportsInt | typing.SupportsIndex = 0,
     multi_label: bool = False,
     max_candidates: typing.SupportsInt | typing.SupportsIndex = 30000,
+    code: str = "yxhw",
 ) -> tuple[
     numpy.typing.NDArray[numpy.float32],
     numpy.typing.NDArray[numpy.float32],
@@ -419,9 +421,10 @@ def decode_ssd(
     numpy.typing.NDArray[numpy.int32],
 ]:
     """
-    Candidates of an SSD head: box_codes float32 [N, 4] (ty, tx, th, tw), scores float32
-    [N, C], anchors float32 [N, 4] (cy, cx, h, w) normalised. Class ids are the columns of
-    scores; background -1: none. Returns as decode_yolo.
+    Candidates of an SSD head: box_codes float32 [N, 4] (ty, tx, th, tw, or with code "xywh"
+    tx, ty, tw, th), scores float32 [N, C], anchors float32 [N, 4] (cy, cx, h, w) normalised;
+    variances for y, x, h, w. Class ids are the columns of scores; background -1: none.
+    Returns as decode_yolo.
     """
 
 def decode_yolo(

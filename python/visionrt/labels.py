@@ -23,10 +23,13 @@ _ALIASES = {
 }
 # A set with a background before the names of another.
 _WITH_BACKGROUND = {"imagenet1001": "imagenet1000", "voc21": "voc20"}
+# The other way round.
+_WITHOUT_BACKGROUND = {"coco90": "coco91"}
 LABEL_SETS = (
     "imagenet1000",
     "imagenet1001",
     "coco80",
+    "coco90",
     "coco91",
     "voc20",
     "voc21",
@@ -43,9 +46,9 @@ def read_labels(name_or_file: str) -> tuple[str, ...]:
     Args:
         name_or_file: one of ``LABEL_SETS``, or its name without the number (``imagenet``, ``coco``
             for ``coco80``, ``voc``, ``ade20k``, ``cityscapes``, ``dota``); ``coco91`` has the 91
-            sparse ids of COCO with the background at 0, ``imagenet1001`` and ``voc21`` a background
-            before the others. Or the path of a UTF-8 text file with one name per line, the first of
-            which is class 0.
+            sparse ids of COCO with the background at 0, ``coco90`` those without it,
+            ``imagenet1001`` and ``voc21`` a background before the others. Or the path of a UTF-8
+            text file with one name per line, the first of which is class 0.
 
     Raises:
         UsageError: neither a known set nor a readable text file.
@@ -53,6 +56,8 @@ def read_labels(name_or_file: str) -> tuple[str, ...]:
     name = _ALIASES.get(name_or_file, name_or_file)
     if name in _WITH_BACKGROUND:
         return ("background", *read_labels(_WITH_BACKGROUND[name]))
+    if name in _WITHOUT_BACKGROUND:
+        return read_labels(_WITHOUT_BACKGROUND[name])[1:]
     path = _FOLDER / f"{name}.txt" if name in LABEL_SETS else Path(name_or_file)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -14,7 +14,7 @@ from visionrt.spec import PreprocessSpec
 HEADS_BY_TASK: dict[str, tuple[str, ...]] = {
     "classify": ("classifier",),
     "detect": (
-        *("ssd", "yolo", "yolox", "end2end", "detr", "boxes_scores", "nms_inside"),
+        *("ssd", "yolo", "yolox", "yolo_maps", "end2end", "detr", "boxes_scores", "nms_inside"),
         "centernet",
     ),
     "segment": ("logits",),

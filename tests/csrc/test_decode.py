@@ -275,6 +275,19 @@ def test_ssd(threshold: float, background: int, activation: str, multi_label: bo
     assert (np.abs(boxes - exact_boxes) <= ROUNDING * 16 * magnitude).all()
 
 
+def test_ssd_codes_that_begin_with_x_are_those_that_begin_with_y() -> None:
+    rng = np.random.default_rng(5)
+    codes, priors = rng.normal(0, 3, (300, 4)).astype(F32), rng.random((300, 4)).astype(F32)
+    scores = rng.random((300, 3)).astype(F32)
+    arguments = (priors, (30, 50), 0.5, (10, 9, 5, 4))
+    for wanted, got in zip(
+        _core.decode_ssd(codes, scores, *arguments),
+        _core.decode_ssd(codes[:, [1, 0, 3, 2]], scores, *arguments, code="xywh"),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, wanted)
+
+
 @pytest.mark.parametrize("activation", ["none", "sigmoid", "softmax"])
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_ssd_nan_scores_do_not_pass(activation: str, multi_label: bool) -> None:
@@ -343,6 +356,10 @@ FOUR = np.zeros((2, 4), F32)
         (
             lambda: _core.decode_ssd(FOUR, FOUR, FOUR, (8, 8), 0.5, activation="tanh"),
             "activation must be",
+        ),
+        (
+            lambda: _core.decode_ssd(FOUR, FOUR, FOUR, (8, 8), 0.5, code="hwyx"),
+            'code must be "yxhw" or "xywh", got "hwyx"',
         ),
     ],
 )

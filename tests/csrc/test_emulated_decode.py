@@ -167,6 +167,7 @@ def ssd_case(rng: np.random.Generator) -> int:
         "activation": activation,
         "background": background,
         "multi_label": multi_label,
+        "code": str(rng.choice(["yxhw", "xywh"])),
     }
     is_float16 = not rng.integers(3)
     stored = codes, logits

@@ -72,10 +72,11 @@ def test_ssd(activation: str) -> None:
 
 
 def test_ssd_anchor_forms() -> None:
-    from visionrt.heads.ssd import anchors_from
+    from visionrt.heads.anchor_options import anchors_from
 
     rows = [[0.5, 0.5, 0.2, 0.3], [0.1, 0.2, 0.3, 0.4]]
-    np.testing.assert_allclose(anchors_from(recipe_of("ssd", anchors=rows)), rows, rtol=1e-7)
+    given = anchors_from(recipe_of("ssd", anchors=rows)).all()
+    np.testing.assert_allclose(given, rows, rtol=1e-7)
     sides = [[19, 19], [10, 10], [5, 5], [3, 3], [2, 2], [1, 1]]
     grids = {
         "feature_maps": sides,
@@ -84,7 +85,7 @@ def test_ssd_anchor_forms() -> None:
         "reduce_lowest": True,
     }
     np.testing.assert_allclose(
-        anchors_from(recipe_of("ssd", anchors=grids)), zoo_anchors(), atol=1e-6
+        anchors_from(recipe_of("ssd", anchors=grids)).all(), zoo_anchors(), atol=1e-6
     )
     for bad in (None, "yolo", [], [[1, 2, 3]], {"feature_maps": sides}, {"a": 1}, 3, [["x"] * 4]):
         with pytest.raises(UsageError, match="anchors"):

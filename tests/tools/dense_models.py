@@ -22,6 +22,7 @@ class Case:
         task, head, options: as the rules should find them.
         answer: field of the result -> value; a callable takes the result.
         last: by output name, the operator that it ends in; its constants are that operator's input.
+        separable: whether the outputs come from a depthwise separable convolution.
     """
 
     outputs: Mapping[str, np.ndarray]
@@ -30,15 +31,24 @@ class Case:
     options: Mapping[str, Any]
     answer: Mapping[str, Any]
     last: Mapping[str, str] = field(default_factory=dict)
+    separable: bool = False
 
 
 def model_of(case: Case) -> ModelProto:
     """[1, 3, 64, 64] images in; the outputs are the constants, plus nothing of the image's mean."""
-    nodes = [
-        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1, 2, 3], keepdims=0),
+    nodes = []
+    values = [numpy_helper.from_array(np.zeros(1, np.float32), "zero")]
+    seen = "image"
+    if case.separable:
+        seen = "pointwise"
+        nodes.append(helper.make_node("Conv", ["image", "deep_w"], ["depthwise"], group=3))
+        nodes.append(helper.make_node("Conv", ["depthwise", "point_w"], [seen]))
+        for name, shape in (("deep_w", (3, 1, 3, 3)), ("point_w", (2, 3, 1, 1))):
+            values.append(numpy_helper.from_array(np.full(shape, 0.25, np.float32), name))
+    nodes += [
+        helper.make_node("ReduceMean", [seen], ["mean"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
     ]
-    values = [numpy_helper.from_array(np.zeros(1, np.float32), "zero")]
     outs = []
     for name, array in case.outputs.items():
         wide = array.astype(np.float32)

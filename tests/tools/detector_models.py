@@ -160,6 +160,105 @@ def _yolox() -> Case:
     return Case({"y": out}, "detect", "yolox", {"output": "y"}, _ANSWER)
 
 
+def _pyramid_anchors(ratios_hw: Any, centre: float) -> list[list[float]]:
+    """cy, cx, h, w in pixels of nine anchors at each cell, from the papers' definitions."""
+    rows = []
+    for level in range(3, 8):
+        stride = 2**level
+        for y in range(-(-SIZE // stride)):
+            for x in range(-(-SIZE // stride)):
+                for octave in range(3):
+                    side = 4 * stride * 2 ** (octave / 3)
+                    for height, width in ratios_hw:
+                        middle = [(y + centre) * stride, (x + centre) * stride]
+                        rows.append([*middle, side * height, side * width])
+    return rows
+
+
+def _pyramid(kind: str, *, by_level: bool = False) -> Case:
+    if kind == "efficientdet":
+        anchors = np.array(_pyramid_anchors(((1, 1), (0.7, 1.4), (1.4, 0.7)), 0.5))
+    else:
+        root = 2**0.5
+        shapes = ((1 / root, root), (1, 1), (root, 1 / root))
+        anchors = np.array(_pyramid_anchors(shapes, 0.0))
+    at = [100, 590, 760]  # on the finest level, the second and the fourth
+    codes = np.zeros((1, len(anchors), 4))
+    centres = np.array(_CENTRES, float)[:, [1, 0, 3, 2]]
+    codes[0, at, :2] = (centres[:, :2] - anchors[at, :2]) / anchors[at, 2:]
+    codes[0, at, 2:] = np.log(centres[:, 2:] / anchors[at, 2:])
+    logits = np.full((1, len(anchors), 2), -30, np.float32)
+    logits[0, at] = [[np.log(7), -2], [np.log(3), -9], [-9, 0]]
+    options: dict[str, Any] = {"variances": [1, 1, 1, 1], "activation": "sigmoid"}
+    options |= {"background": -1, "anchors": kind, "code": "yxhw"}
+    if kind != "efficientdet":
+        codes, options["code"] = codes[..., [1, 0, 3, 2]], "xywh"
+    outputs = {"codes": codes.astype(np.float32), "logits": logits}
+    if by_level:
+        outputs, first = {}, 0
+        for level in range(3, 8):
+            side = -(-SIZE // 2**level)
+            for name, rows in (("codes", codes), ("logits", logits)):
+                part = rows[0, first : first + 9 * side * side].reshape(side, side, -1)
+                chw = np.moveaxis(part, 2, 0)[None]
+                outputs[f"{name}{level}"] = np.ascontiguousarray(chw, np.float32)
+            first += 9 * side * side
+        options |= {
+            "boxes": [f"codes{level}" for level in range(3, 8)],
+            "scores": [f"logits{level}" for level in range(3, 8)],
+        }
+    else:
+        options |= {"boxes": "codes", "scores": "logits"}
+    is_separable = kind == "efficientdet"
+    return Case(outputs, "detect", "ssd", options, _ANSWER, separable=is_separable)
+
+
+_YOLOV5_ANCHORS = (
+    *(((10, 13), (16, 30), (33, 23)), ((30, 61), (62, 45), (59, 119))),
+    ((116, 90), (156, 198), (373, 326)),
+)
+
+
+def _yolo_maps(form: str, activation: str = "sigmoid") -> Case:
+    """Raw maps of 8² + 4² + 2² cells, three anchors each."""
+    maps = [np.full((1, 3, n, n, 7), -30.0) for n in (8, 4, 2)]
+    # Level, anchor, the score of both classes; of a box near the cell it is put in.
+    placed = (
+        (1, 0, 0, (0.875, 0.125)),
+        (1, 0, 1, (0.75, 0.0625)),
+        (0, 2, 2, (0.0625, 0.5)),
+    )
+    for level, anchor, box, scores in placed:
+        stride = 8 << level
+        cx, cy, width, height = _CENTRES[box]
+        wide, high = _YOLOV5_ANCHORS[level][anchor]
+        # The second box is of a neighbouring cell, whose reach is half a cell beyond its own.
+        column, row = int(cx // stride), int(cy // stride) - (box == 1)
+        shares = [
+            (cx / stride - column + 0.5) / 2,
+            (cy / stride - row + 0.5) / 2,
+            (width / wide) ** 0.5 / 2,
+            (height / high) ** 0.5 / 2,
+            1 - 2**-30,
+            *scores,
+        ]
+        values = np.array(shares)
+        maps[level][0, anchor, row, column] = np.log(values / (1 - values))
+    if form == "nchw":
+        maps = [m.transpose(0, 1, 4, 2, 3).reshape(1, 21, *m.shape[2:4]) for m in maps]
+    if form == "nhwc":
+        maps = [m.transpose(0, 2, 3, 1, 4).reshape(1, *m.shape[2:4], 21) for m in maps]
+    names = ["fine", "middle", "coarse"]
+    # The graph's order is not that of the strides.
+    outputs = {
+        name: np.ascontiguousarray(m, np.float32)
+        for name, m in reversed(list(zip(names, maps, strict=True)))
+    }
+    options = {"outputs": names, "activation": activation, "anchors": "yolov5"}
+    last = dict.fromkeys(names, "Sigmoid") if activation == "none" else {}
+    return Case(outputs, "detect", "yolo_maps", options, _ANSWER, last=last)
+
+
 DETECTORS = {
     "yolo v8": _grid("v8"),
     "yolo v5": _grid("v5"),
@@ -171,6 +270,14 @@ DETECTORS = {
     "tensorflow's detection api": _tensorflow(),
     "centernet": _centernet("sigmoid"),
     "centerface": _centerface(),
+    "efficientdet": _pyramid("efficientdet"),
+    "efficientdet by level": _pyramid("efficientdet", by_level=True),
+    "retinanet": _pyramid("retinanet"),
+    "retinanet by level": _pyramid("retinanet", by_level=True),
+    "yolo maps": _yolo_maps("nkhwc"),
+    "yolo maps, channels first": _yolo_maps("nchw"),
+    "yolo maps, channels last": _yolo_maps("nhwc"),
+    "yolo maps after a sigmoid": _yolo_maps("nkhwc", "none"),
 }
 # Their shapes do not give these away, or not all of it: the user names them.
 NAMED = {"boxes and scores": _boxes_scores(), "ssd": _ssd(), "yolox": _yolox()}

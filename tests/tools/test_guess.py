@@ -88,9 +88,10 @@ def with_metadata(model, **entries):
     ],
 )  # fmt: skip
 def test_heads_that_the_shapes_give_away(outputs, last, task, head, options):
-    recipe, reasons = recipe_for(model_with(outputs, last=last), flags())
+    given = {"anchors": [[0.5, 0.5, 1, 1]] * 50} if head == "ssd" else {}
+    recipe, reasons = recipe_for(model_with(outputs, last=last), flags(head_options=given))
     assert (recipe.task, recipe.head) == (task, head)
-    assert dict(recipe.head_options) == options
+    assert dict(recipe.head_options) == {**options, **given}
     assert reasons["task"]
     assert reasons["head"]
     assert all(f"head_options.{key}" in reasons for key in options)
@@ -100,8 +101,22 @@ def test_anchors_of_the_tensorflow_ssd_need_both_count_and_size():
     outputs = {"b": (1, 1917, 4), "s": (1, 1917, 91)}
     recipe, _ = recipe_for(model_with(outputs, image=(1, 3, 300, 300)), flags())
     assert recipe.head_options["anchors"] == "tf_ssd_300"
-    recipe, _ = recipe_for(model_with(outputs, image=(1, 3, 320, 320)), flags())
-    assert "anchors" not in recipe.head_options
+    with pytest.raises(UsageError, match=r"--head-options with anchors.*1917 anchors.*levels"):
+        recipe_for(model_with(outputs, image=(1, 3, 320, 320)), flags())
+
+
+def test_a_retinanet_asks_whose_anchors_it_has():
+    # 96×96 has 12² + 6² + 3² + 2² + 1 = 194 cells on levels 3 to 7.
+    model = model_with({"b": (1, 1746, 4), "s": (1, 1746, 90)}, last="Sigmoid")
+    with pytest.raises(UsageError, match=r"anchors.*levels 3 to 7.*retinanet_mmdet.*MMDetection"):
+        recipe_for(model, flags())
+    recipe, reasons = recipe_for(model, flags(head_options={"anchors": "retinanet"}))
+    assert recipe.head_options == {
+        "boxes": "b", "scores": "s", "variances": [1] * 4, "activation": "none",
+        "background": -1, "code": "xywh", "anchors": "retinanet",
+    }  # fmt: skip
+    assert recipe.labels[0] == "person"
+    assert "90 classes" in reasons["labels"]
 
 
 @pytest.mark.parametrize(

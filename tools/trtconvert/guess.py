@@ -13,7 +13,7 @@ from typing import Any
 from onnx import ModelProto
 
 from trtconvert.graph import tensor_info
-from trtconvert.head_guess import LIKELY, HeadGuess, Outputs, last_operators
+from trtconvert.head_guess import LIKELY, HeadGuess, Outputs, last_operators, separable_outputs
 from trtconvert.head_rules import classifier_guess, guess_head, segmentation
 from trtconvert.input_spec import spec_from_text
 from trtconvert.metadata import recipe_in, spec_text
@@ -35,6 +35,7 @@ _METADATA = "the model's metadata"
 _USUAL_LABELS = {
     ("classify", 1000): "imagenet1000",
     ("detect", 80): "coco80",
+    ("detect", 90): "coco90",
     ("detect", 91): "coco91",
 }
 
@@ -162,7 +163,8 @@ def _outputs(model: ModelProto, spec: PreprocessSpec, shapes: ShapeFlags) -> Out
     copy = ModelProto.FromString(model.SerializeToString())
     sized = settle_dims(copy, ranges, keep_batch=True)
     infos = tuple(tensor_info(value) for value in sized.graph.output)
-    return Outputs(infos, spec.size, last_operators(sized.graph))
+    graph = sized.graph
+    return Outputs(infos, spec.size, last_operators(graph), separable_outputs(graph))
 
 
 def _head(outputs: Outputs, flags: RecipeFlags, metadata: Recipe | None) -> HeadGuess:
@@ -188,6 +190,13 @@ def _head(outputs: Outputs, flags: RecipeFlags, metadata: Recipe | None) -> Head
         return HeadGuess(task or guess.task, flags.head, known, "--head", guess.classes)
     if flags.head is None and guess.ambiguous_with:
         raise _ask(outputs, f"{guess.reason}, which fits {' and '.join(guess.ambiguous_with)}")
+    for option, choices in guess.missing.items():
+        if option not in flags.head_options and option not in guess.options:
+            raise UsageError(
+                f"--head-options with {option}, which the outputs leave open",
+                got=guess.reason,
+                fix=f"Give {option}: {choices}.",
+            )
     return guess
 
 

@@ -36,6 +36,7 @@ class HeadGuess:
         ambiguous_with: heads that the shapes fit as well; the user must choose.
         why: reasons of single options.
         confidence: 0…1; ``CERTAIN`` or ``LIKELY``.
+        missing: options that the graph does not tell, and the values to choose from.
     """
 
     task: str
@@ -46,6 +47,7 @@ class HeadGuess:
     ambiguous_with: tuple[str, ...] = ()
     why: dict[str, str] = field(default_factory=dict)
     confidence: float = LIKELY
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,13 @@ class Outputs:
         infos: name, dtype and shape of each, in the graph's order.
         size: height and width of the input image.
         last_op: by output name, the operator that made the values; see :func:`last_operators`.
+        separable: outputs of depthwise separable convolutions; see :func:`separable_outputs`.
     """
 
     infos: tuple[TensorInfo, ...]
     size: tuple[int, int]
     last_op: Mapping[str, str]
+    separable: frozenset[str] = frozenset()
 
     def cells(self) -> set[int]:
         """Grid cells over the strides that detectors use."""
@@ -97,6 +101,42 @@ def last_operators(graph: GraphProto) -> dict[str, str]:
             node = producers[node.input[0]]
         found[value.name] = node.op_type if node is not None else ""
     return found
+
+
+def separable_outputs(graph: GraphProto) -> frozenset[str]:
+    """Names of the outputs whose last convolution is 1×1 on top of a depthwise one."""
+    producers: dict[str, NodeProto] = {name: node for node in graph.node for name in node.output}
+    sizes = {value.name: tuple(value.dims) for value in graph.initializer}
+    found = set()
+    for value in graph.output:
+        last = _nearest_conv(value.name, producers)
+        if last is None or sizes.get(last.input[1], ())[2:] != (1, 1):
+            continue
+        before = producers.get(last.input[0])
+        while before is not None and before.op_type in _TRANSPARENT:
+            before = producers.get(before.input[0])
+        if before is None or before.op_type != "Conv":
+            continue
+        groups = next((a.i for a in before.attribute if a.name == "group"), 1)
+        weights = sizes.get(before.input[1], ())
+        if groups > 1 and weights[1:2] == (1,):
+            found.add(value.name)
+    return frozenset(found)
+
+
+def _nearest_conv(name: str, producers: Mapping[str, NodeProto]) -> NodeProto | None:
+    """The convolution with the fewest nodes between it and a value."""
+    waiting, seen = [name], {name}
+    for current in waiting:
+        node = producers.get(current)
+        if node is None:
+            continue
+        if node.op_type == "Conv":
+            return node
+        fresh = [given for given in node.input if given not in seen]
+        seen.update(fresh)
+        waiting.extend(fresh)
+    return None
 
 
 def activation_of(last_op: str, otherwise: str) -> str:

@@ -21,10 +21,15 @@ from trtconvert.head_guess import (
     said,
 )
 from trtconvert.instance_rules import RULES as INSTANCES
+from trtconvert.pyramid_rules import RULES as PYRAMIDS
 
 _V5_ANCHORS_PER_CELL = 3
 # Anchors of the TensorFlow SSD models at 300×300: 19² × 3 + 10² × 6 + 5² × 6 + 3² × 6 + 2² × 6 + 6.
 _TF_SSD_300_ANCHORS = 1917
+_ANCHOR_FORMS = (
+    '{"anchors": {"feature_maps": [[19, 19], …], "scales": [0.2, …]}}, or {"levels": [3, 7], …}, '
+    "or the rows themselves; see visionrt/heads/ssd.py"
+)
 
 
 def guess_head(outputs: Outputs) -> HeadGuess | None:
@@ -85,7 +90,8 @@ def ssd(outputs: Outputs) -> HeadGuess | None:
         options["anchors"] = "tf_ssd_300"
         why["anchors"] = "1917 at 300×300 are those of the TensorFlow SSD models"
     classes = scores.shape[2] if isinstance(scores.shape[2], int) else None
-    return HeadGuess("detect", "ssd", options, reason, classes, why=why)
+    missing = {} if "anchors" in options else {"anchors": _ANCHOR_FORMS}
+    return HeadGuess("detect", "ssd", options, reason, classes, why=why, missing=missing)
 
 
 def yolo(outputs: Outputs) -> HeadGuess | None:
@@ -150,4 +156,13 @@ def segmentation(outputs: Outputs) -> HeadGuess | None:
 
 
 # Of two that are equally sure, the earlier one is named first when the user is asked.
-RULES: Sequence[Rule] = (*INSTANCES, *DETECTION, classifier, movenet, ssd, yolo, segmentation)
+RULES: Sequence[Rule] = (
+    *INSTANCES,
+    *DETECTION,
+    *PYRAMIDS,
+    classifier,
+    movenet,
+    ssd,
+    yolo,
+    segmentation,
+)

@@ -17,6 +17,7 @@ _CLASSES = {
     "ssd": ("ssd", "SsdHead"),
     "yolo": ("yolo", "YoloHead"),
     "yolox": ("yolox", "YoloxHead"),
+    "yolo_maps": ("yolo_maps", "YoloMapsHead"),
     "end2end": ("end2end", "End2EndHead"),
     "detr": ("detr", "DetrHead"),
     "boxes_scores": ("boxes_scores", "BoxesScoresHead"),

@@ -1,13 +1,23 @@
 """The ``ssd`` head: box codes relative to anchors, and one score per anchor and class.
 
-Outputs: codes [n, A, 4] (ty, tx, th, tw) and scores [n, A, C].
+SSDs, RetinaNets and EfficientDets. Outputs: codes [n, A, 4] and scores [n, A, C]; or both for each
+level of a pyramid, [n, K·4, h, w] and [n, K·C, h, w] or with channels last, K anchors a cell.
 
 Head options:
-    boxes, scores: names of the outputs. Default: by their last sizes, 4 and not 4.
-    anchors: ``tf_ssd_300``; a list of A rows [cy, cx, h, w] normalised to 0…1; or
+    boxes, scores: names of the outputs. Default: by their last sizes, 4 and not 4. Lists of names
+        where each level has outputs of its own, the finest first.
+    anchors: one of:
+        ``tf_ssd_300``;
+        ``retinanet`` (Detectron2), ``retinanet_mmdet``, ``retinanet_torchvision``,
+        ``efficientdet``;
+        a list of A rows [cy, cx, h, w] normalised to 0…1;
         ``{"feature_maps": [[h, w], …], "scales": [s, …], "ratios": [1, 2, 0.5, …],
-        "reduce_lowest": false}`` with one scale more than maps.
-    variances: what the codes are divided by; default [10, 10, 5, 5].
+        "reduce_lowest": false}`` with one scale more than maps;
+        ``{"levels": [3, 7], "scales": [4, …], "ratios": [2, 1, 0.5], "inner": "ratios",
+        "centre": 0.5, "strides": "powers"}``, a pyramid as in ``pyramid_anchors.py``. Ratios are
+        width over height, or [width, height].
+    code: order of a code, ``yxhw`` (default) or ``xywh``.
+    variances: what the codes of y, x, h and w are divided by; default [10, 10, 5, 5].
     activation: ``none`` (default, scores are probabilities), ``sigmoid`` or ``softmax``.
     background: column of the background class, or -1; default 0. Class ids are the columns, the
         background's included, so that labels count it.
@@ -16,14 +26,14 @@ Head options:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visionrt import _core
-from visionrt.heads import ssd_anchors
+from visionrt.heads.anchor_options import anchors_from, numbers_of
 from visionrt.heads.base import (
     Frame,
     as_float32,
@@ -34,6 +44,7 @@ from visionrt.heads.base import (
     output_named,
 )
 from visionrt.heads.boxes import NO_LIMIT, detections_from
+from visionrt.heads.level_maps import LevelMaps
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
@@ -43,8 +54,9 @@ if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
     from visionrt.gpu_layout import CandidateBuffers
 
-_GRID_KEYS = {"feature_maps", "scales", "ratios", "reduce_lowest"}
-OPTIONS = ("boxes", "scores", "anchors", "variances", "activation", "background", "multi_label")
+OPTIONS = (
+    *("boxes", "scores", "anchors", "code", "variances", "activation", "background", "multi_label"),
+)
 
 
 class SsdHead:
@@ -56,15 +68,23 @@ class SsdHead:
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         options = check_options(recipe, OPTIONS)
         self._recipe = recipe
-        self._boxes = _output(recipe, outputs, "boxes").name
-        self._scores = _output(recipe, outputs, "scores").name
-        self.constant = anchors_from(recipe)
+        anchors = anchors_from(recipe)
+        self.constant = anchors.all()
+        self._levels: LevelMaps | None = None
+        if isinstance(options.get("boxes"), (list, tuple)):
+            self._levels = LevelMaps.of(recipe, outputs, anchors.levels)
+            self.decodes_on_device = False  # the kernel reads rows
+        else:
+            self._boxes = _output(recipe, outputs, "boxes").name
+            self._scores = _output(recipe, outputs, "scores").name
         self._activation = choice(recipe, "activation", ("none", "sigmoid", "softmax"), "none")
+        self._code = choice(recipe, "code", ("yxhw", "xywh"), "yxhw")
         self._multi_label = choice(recipe, "multi_label", (False, True), False)
         self._background = options.get("background", 0)
         if not isinstance(self._background, int) or self._background < -1:
             raise bad_option(recipe, "background", "a column, or -1", self._background)
-        self._variances = _floats(recipe, "variances", options.get("variances", [10, 10, 5, 5]), 4)
+        given = options.get("variances", [10, 10, 5, 5])
+        self._variances = numbers_of(recipe, "variances", given, 4)
         if min(self._variances) <= 0:
             raise bad_option(recipe, "variances", "numbers above 0", self._variances)
 
@@ -75,14 +95,13 @@ class SsdHead:
         options: PredictOptions,
     ) -> list[Detections]:
         """One :class:`Detections` per frame. A score must be above ``confidence``."""
-        codes, scores = as_float32(outputs[self._boxes]), as_float32(outputs[self._scores])
-        self._class_count(codes.shape, scores.shape, len(frames))
+        rows = self._rows(outputs, len(frames), options.confidence)
         return [
             detections_from(
                 _core.decode_ssd(
-                    codes[i],
-                    scores[i],
-                    self.constant,
+                    codes,
+                    scores,
+                    anchors,
                     self._recipe.preprocess.size,
                     options.confidence,
                     variances=self._variances,
@@ -90,13 +109,26 @@ class SsdHead:
                     background=self._background,
                     multi_label=self._multi_label,
                     max_candidates=NO_LIMIT,
+                    code=self._code,
                 ),
                 frame,
                 options,
                 self._recipe,
             )
-            for i, frame in enumerate(frames)
+            for (codes, scores, anchors), frame in zip(rows, frames, strict=True)
         ]
+
+    def _rows(
+        self, outputs: Mapping[str, NDArray[Any]], batch: int, confidence: float
+    ) -> Iterator[tuple[NDArray[np.float32], ...]]:
+        """Codes, scores and anchors of each image: all of them, or those that can pass."""
+        if self._levels is not None:
+            yield from self._levels.rows(outputs, batch, confidence, self._activation)
+            return
+        codes, scores = as_float32(outputs[self._boxes]), as_float32(outputs[self._scores])
+        self._class_count(codes.shape, scores.shape, batch)
+        for of_image in zip(codes, scores, strict=True):
+            yield (*of_image, self.constant)
 
     def _class_count(
         self, codes: tuple[int, ...], scores: tuple[int, ...], batch: int | None = None
@@ -143,43 +175,9 @@ class SsdHead:
             activation=self._activation,
             background=self._background,
             multi_label=self._multi_label,
+            code=self._code,
             is_float16=scores.dtype == np.float16,
         )
-
-
-def anchors_from(recipe: Recipe) -> NDArray[np.float32]:
-    """The anchors that the head options describe, float32 [A, 4]: cy, cx, h, w in 0…1.
-
-    Raises:
-        UsageError: no anchors, an unknown preset, or ill-formed ones.
-    """
-    value = recipe.head_options.get("anchors")
-    forms = f"{' | '.join(ssd_anchors.PRESETS)}, rows [cy, cx, h, w], or feature_maps and scales"
-    if isinstance(value, str) and value in ssd_anchors.PRESETS:
-        return ssd_anchors.PRESETS[value]()
-    if isinstance(value, Mapping) and set(value) <= _GRID_KEYS:
-        maps, scales = value.get("feature_maps", ()), value.get("scales", ())
-        if maps and len(scales) == len(maps) + 1 and all(len(m) == 2 for m in maps):
-            grids = ssd_anchors.grids_from_scales(
-                [(int(h), int(w)) for h, w in maps],
-                _floats(recipe, "scales", scales, len(scales)),
-                _floats(recipe, "ratios", r := value.get("ratios", [1.0, 2.0, 0.5]), len(r)),
-                reduce_lowest=bool(value.get("reduce_lowest", False)),
-            )
-            return ssd_anchors.anchors_from_grids(grids)
-    elif isinstance(value, (list, tuple)) and value:
-        return np.array([_floats(recipe, "anchors", row, 4) for row in value], np.float32)
-    raise bad_option(recipe, "anchors", forms, value)
-
-
-def _floats(recipe: Recipe, key: str, value: Any, count: int) -> list[float]:
-    try:
-        out = [float(v) for v in value]
-    except (TypeError, ValueError) as error:
-        raise bad_option(recipe, key, f"{count} numbers", value) from error
-    if len(out) != count:
-        raise bad_option(recipe, key, f"{count} numbers", value)
-    return out
 
 
 def _output(recipe: Recipe, outputs: Sequence[TensorInfo], key: str) -> TensorInfo:

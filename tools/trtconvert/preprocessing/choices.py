@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from visionrt.heads.pyramid_anchors import PRESETS as PYRAMIDS
 from visionrt.spec import PreprocessSpec, Triple
 
 # In the order R, G, B; pixel units. One stands for its near equals: (x - 127) / 128 differs from
@@ -63,8 +64,13 @@ def known_spec(head: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], s
     return _KNOWN.get((head, kind if isinstance(kind, str) else None))
 
 
-def usual_resize(task: str, head: str) -> str:
+def usual_resize(task: str, head: str, options: Mapping[str, Any]) -> str:
     """The key in ``RESIZES`` that most models of a task are fed with."""
+    anchors = options.get("anchors")
+    if head == "ssd" and (
+        "levels" in anchors if isinstance(anchors, Mapping) else anchors in PYRAMIDS
+    ):
+        return _CONVENTIONS["detect"]  # RetinaNet and EfficientDet, unlike SSDs
     return _CONVENTIONS_OF_HEADS.get(head, _CONVENTIONS[task])
 
 

@@ -123,7 +123,7 @@ def _scales(model: ModelProto, recipe: Recipe, files: Sequence[Path]) -> tuple[l
             images.append(image_io.decode(path))
         except InputDataError:
             continue
-    resize = usual_resize(recipe.task, recipe.head)
+    resize = usual_resize(recipe.task, recipe.head, recipe.head_options)
     specs = {scale: with_choice(spec, scale, _USUAL_COLOR, resize) for scale in SCALES}
     kept = plausible_scales(model, specs, images) if images else list(SCALES)
     return kept, "the first convolution's output has a usual size with no other"
@@ -132,7 +132,7 @@ def _scales(model: ModelProto, recipe: Recipe, files: Sequence[Path]) -> tuple[l
 class _Search:
     def __init__(self, recipe: Recipe, trials: Trials, *, is_tensorflow: bool) -> None:
         self._base = recipe.preprocess
-        self._resize = usual_resize(recipe.task, recipe.head)
+        self._resize = usual_resize(recipe.task, recipe.head, recipe.head_options)
         self._trials = trials
         self._scores: Scores = {}
         self._colors: tuple[str, ...] = COLORS
