@@ -20,6 +20,7 @@ from trtconvert.passes.equalize import MOST, channel_factors, equalize, find_gro
 from trtconvert.passes.uint8 import with_uint8_activations
 from trtconvert.precision import typed_graph
 from trtconvert.progress import silent
+from trtconvert.search.answers import raw_answers
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import UsageError
 from visionrt.recipe import Recipe
@@ -147,10 +148,11 @@ SPEC = PreprocessSpec(resize="stretch", size=(8, 8), mean=(128,) * 3, std=(64,) 
 def test_it_is_done_where_it_pays_and_not_where_it_does_not(pictures):
     reader = ImageReader(pictures, SPEC)
     uneven = block(spread=300.0)
-    view, factors = equalized(uneven, reader, CalibrationOptions(), silent)
+    weights = dict.fromkeys(raw_answers(uneven), 1.0)
+    view, factors = equalized(uneven, reader, CalibrationOptions(), weights, silent)
     assert view is not uneven
     assert set(factors) == {"a", "b", "d"}
-    found = equalized(view, reader, CalibrationOptions(), silent)
+    found = equalized(view, reader, CalibrationOptions(), weights, silent)
     assert found[0] is view
     assert not found[1]
     again = with_factors(uneven, factors)

@@ -36,6 +36,7 @@ from trtconvert.passes.placement import Placement, place_int8
 from trtconvert.passes.quantize import insert_qdq, raise_opset
 from trtconvert.passes.uint8 import with_uint8_activations
 from trtconvert.progress import Progress
+from trtconvert.search.answers import answer_weights
 from trtconvert.search.cost import added_cost, flops_by_precision, node_flops
 from trtconvert.search.noise import AnswerNoise, int8_noise
 from trtconvert.typed import TypedGraph
@@ -124,6 +125,7 @@ class Int8Typer:
 
     Attributes:
         thresholds: absolute value that maps to 127, by tensor name.
+        weights: how much each raw answer counts.
         report: None where no image was read.
     """
 
@@ -141,6 +143,7 @@ class Int8Typer:
                 fix="Give a folder of typical images with --calib, or a table with --ranges.",
             )
         self.view = GraphView(raise_opset(lift_constants(clean)))
+        self.weights = answer_weights(self.view, recipe)
         self._noisy: dict[str, str] = {}
         self._errors: dict[int, LayerError] = {}
         self._warnings: list[str] = []
@@ -186,7 +189,7 @@ class Int8Typer:
             self._factors = read_factors(options.ranges)
             self.view = with_factors(self.view, self._factors)
         elif reader is not None and options.equalization:
-            self.view, self._factors = equalized(self.view, reader, options, progress)
+            self.view, self._factors = equalized(self.view, reader, options, self.weights, progress)
         view = self.view
         placement = place_int8(view)
         method = options.method
@@ -220,14 +223,14 @@ class Int8Typer:
         self._noisy = _noisy_alone(self.view, self._errors, options.least_snr_db)
         if self._least_db == 0:
             return
-        measure = AnswerNoise(self.view, islice(reader, _NOISE_IMAGES))
+        measure = AnswerNoise(self.view, islice(reader, _NOISE_IMAGES), self.weights)
         least_db = self._least_db
         missing_db = self._missing_db(measure)
         if missing_db <= 0:
             return
         alone, placement = dict(self._noisy), self.placement()
         images = islice(reader, _RANKING_IMAGES)
-        noise = int8_noise(self.view, placement, self.thresholds, images, progress)
+        noise = int8_noise(self.view, placement, self.thresholds, images, self.weights, progress)
         nodes = {node_name(node): node for node in self.view.model.graph.node}
         added = {name: added_cost(self.view, nodes[name]) for name in noise}
         for _ in range(_CORRECTIONS):

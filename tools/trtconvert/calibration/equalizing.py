@@ -35,9 +35,20 @@ Factors = dict[str, NDArray[np.float32]]
 
 
 def equalized(
-    view: GraphView, images: ImageReader, options: CalibrationOptions, progress: Progress
+    view: GraphView,
+    images: ImageReader,
+    options: CalibrationOptions,
+    weights: Mapping[str, float],
+    progress: Progress,
 ) -> tuple[GraphView, Factors]:
     """The graph to quantize, and the factors in it by the first tensor of each group.
+
+    Args:
+        view: of the float32 graph.
+        images: to calibrate on.
+        options: how ranges are chosen.
+        weights: of the raw answers.
+        progress: called after each image.
 
     Returns:
         ``view`` itself and no factors where there is nothing to even out, or no gain.
@@ -50,7 +61,7 @@ def equalized(
     candidate = with_factors(view, factors)
     files, apart_files = split_for_tuning(images.files)
     ranging, apart = images.of(files[:_RANGING]), images.of(apart_files[:_APART])
-    noise = AnswerNoise(view, apart)
+    noise = AnswerNoise(view, apart, weights)
     plain, evened = (
         noise(_quantized(form, ranging, options, progress)) for form in (view, candidate)
     )

@@ -2,8 +2,8 @@
 
 int8: graphs in which int8 nodes are a choice between two forms, made by an input of the session
 (:mod:`trtconvert.search.choices`). Per image one float run, and per node a run of what comes behind
-it, with that node in int8. The noise is measured where the last convolutions and products write:
-behind a Softmax or an argmax every small error reads 0.
+it, with that node in int8. The noise is measured at the raw answers
+(:mod:`trtconvert.search.answers`).
 
 16 bits: the rounding of each node's results and constants by itself, relative to their power, and
 infinite where one leaves the type's range. One session, one pass.
@@ -12,7 +12,6 @@ infinite where one leaves the type's range. One session, one pass.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,13 +29,11 @@ from trtconvert.graph_view import (
 )
 from trtconvert.passes.half_rules import FLOAT
 from trtconvert.passes.half_types import FP16, HalfType, rounded
-from trtconvert.passes.placement import INT8_OPS, Placement
+from trtconvert.passes.placement import Placement
 from trtconvert.progress import Progress
+from trtconvert.search.answers import noise_share, raw_answers, relative_noise
 from trtconvert.search.choices import CHOICES, ChoiceGraph, choice_graphs
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
-
-# Positions of a map that make a mean.
-_ENOUGH = 16
 
 
 def int8_noise(
@@ -44,6 +41,7 @@ def int8_noise(
     placement: Placement,
     thresholds: Mapping[str, float],
     images: Iterable[NDArray[Any]],
+    weights: Mapping[str, float],
     progress: Progress,
 ) -> dict[str, float]:
     """Noise over signal at the raw answers by node name, each int8 node by itself.
@@ -53,6 +51,7 @@ def int8_noise(
         placement: the nodes to rank.
         thresholds: absolute value that maps to 127, by activation name.
         images: a few input tensors.
+        weights: of the raw answers.
         progress: called after each node of each image.
     """
     answers = raw_answers(view)
@@ -69,7 +68,9 @@ def int8_noise(
                 for values in clean:
                     feed = {tensor: values[tensor] for tensor in part.inputs}
                     found = backend.run({**feed, CHOICES: choice})
-                    total += relative_noise({name: values[name] for name in answers}, found)
+                    total += relative_noise(
+                        {name: values[name] for name in answers}, found, weights
+                    )
                     progress("Ranking nodes", len(noise) + 1, len(placement.nodes))
                 noise[node] = total / max(len(tensors), 1)
     return noise
@@ -81,9 +82,16 @@ class AnswerNoise:
     Args:
         view: of the float32 graph, which is run once.
         images: a few input tensors; they and the answers are kept.
+        weights: of the raw answers.
     """
 
-    def __init__(self, view: GraphView, images: Iterable[NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        view: GraphView,
+        images: Iterable[NDArray[Any]],
+        weights: Mapping[str, float],
+    ) -> None:
+        self._weights = weights
         self._input = view.inputs[0]
         self._answers = raw_answers(view)
         self._tensors = list(images)
@@ -96,7 +104,7 @@ class AnswerNoise:
         with _running(model, as_written=True) as backend:
             for tensor, clean in zip(self._tensors, self._clean, strict=True):
                 answers = {name: clean[name] for name in self._answers}
-                total += relative_noise(answers, backend.run({self._input: tensor}))
+                total += relative_noise(answers, backend.run({self._input: tensor}), self._weights)
         return total / max(len(self._tensors), 1)
 
 
@@ -121,19 +129,6 @@ def _running(
     model: ModelProto, *, as_written: bool = False
 ) -> contextlib.closing[OnnxRuntimeBackend]:
     return contextlib.closing(OnnxRuntimeBackend(model.SerializeToString(), as_written=as_written))
-
-
-def raw_answers(view: GraphView) -> list[str]:
-    """What the last convolutions and matrix products write, or the graph's float outputs."""
-    found: list[str] = []
-    followed: set[str] = set()
-    for node in reversed(view.model.graph.node):
-        is_linear = node.op_type in (*INT8_OPS, "ConvTranspose")
-        if is_linear and not followed.intersection(node.output):
-            found.insert(0, node.output[0])
-        if is_linear or followed.intersection(node.output):
-            followed.update(node.input)
-    return found or [name for name in view.outputs if view.elem_type.get(name) == FLOAT]
 
 
 def half_noise(
@@ -162,48 +157,14 @@ def half_noise(
     with _running(_rounding_graph(view, tensors, half)) as backend:
         for done, tensor in enumerate(inputs, 1):
             results = list(backend.run({view.inputs[0]: tensor}).values())
-            rounding = {name: _share(*results[2 * i : 2 * i + 2]) for i, name in enumerate(tensors)}
+            rounding = {
+                name: noise_share(*results[2 * i : 2 * i + 2]) for i, name in enumerate(tensors)
+            }
             for node in nodes:
                 worst = max(rounding[name] for name in _written(view, node))
                 noise[node_name(node)] = max(noise[node_name(node)], worst)
             progress("Ranking nodes", done, len(inputs))
     return noise
-
-
-def relative_noise(clean: Mapping[str, NDArray[Any]], noisy: Mapping[str, NDArray[Any]]) -> float:
-    """Power of the difference over that of what varies, the mean of all answers.
-
-    Each answer counts by its number of positions: so many decisions hang on it. Where there are
-    enough of them, a map's mean per channel is no signal: the logits of a background class are
-    large everywhere.
-
-    Args:
-        clean: all answers.
-        noisy: those that may differ; the others are clean.
-    """
-    total = sum(_positions(answer) for answer in clean.values())
-    return sum(
-        _positions(clean[name]) / total * _answer_noise(clean[name], answer)
-        for name, answer in noisy.items()
-    )
-
-
-def _positions(answer: NDArray[Any]) -> int:
-    return math.prod(answer.shape[2:])
-
-
-def _answer_noise(clean: NDArray[Any], noisy: NDArray[Any]) -> float:
-    exact = clean.astype(np.float64)
-    is_map = _positions(exact) >= _ENOUGH
-    mean = exact.mean(axis=tuple(range(2, exact.ndim)), keepdims=True) if is_map else exact.mean()
-    return _share(np.square(noisy - exact).sum(), np.square(exact - mean).sum())
-
-
-def _share(noise: Any, signal: Any) -> float:
-    value, power = float(noise), float(signal)
-    if not np.isfinite(value):
-        return float("inf")
-    return value / power if power > 0 else float(value > 0)
 
 
 def _rounding_graph(view: GraphView, tensors: Sequence[str], half: HalfType) -> ModelProto:
@@ -246,4 +207,4 @@ def _constant_noise(view: GraphView, name: str, half: HalfType) -> float:
     if np.abs(value).max(initial=0.0) > half.largest:
         return float("inf")
     error = rounded(value.astype(np.float32), half) - value
-    return _share(np.square(error).sum(), np.square(value).sum())
+    return noise_share(np.square(error).sum(), np.square(value).sum())

@@ -262,7 +262,9 @@ class Search:
         if precision == "int8" and isinstance(self.typer, Int8Typer):
             typer = self.typer
             placement = typer.placement()
-            return int8_noise(typer.view, placement, typer.thresholds, images, self._progress)
+            return int8_noise(
+                *(typer.view, placement, typer.thresholds, images, typer.weights, self._progress)
+            )
         half = self.typer.half if isinstance(self.typer, HalfTyper) else FP16
         return half_noise(self.typer.view, images, self._progress, half)
 
