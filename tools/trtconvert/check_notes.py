@@ -18,8 +18,6 @@ from trtconvert.shapes import ShapeFlags
 from visionrt.errors import ModelError
 
 _SHOWN = 3
-# Reasons of nodes that stay float32 for what they are fed, not for a hazard.
-_NO_HAZARD = "follows"
 
 
 class Note(NamedTuple):
@@ -108,7 +106,7 @@ def _fp16(clean: ModelProto) -> list[Note]:
     kept = [d for d in decide_half(view, {}) if d.precision == "fp32"]
     by_reason: dict[str, list[str]] = {}
     for decision in kept:
-        if _NO_HAZARD not in decision.reason:
+        if not decision.follows:
             by_reason.setdefault(decision.reason, []).append(f"{decision.op_type} {decision.node}")
     if not by_reason:
         return [Note("FP16", "no operator or constant beyond its range; images show activations")]

@@ -15,6 +15,7 @@ from trtconvert.building import build_plans, chosen_targets, notes_on, tuned_twi
 from trtconvert.check import refuse_known
 from trtconvert.choose import choose_precision
 from trtconvert.clean import clean_model
+from trtconvert.edit_check import check_edits
 from trtconvert.evidence import evidence_for, images_to_judge_by
 from trtconvert.guess import find_recipe
 from trtconvert.load import load_model
@@ -50,6 +51,7 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
     options, subset = choose_images(options, progress)
     evidence = evidence_for(loaded.model, recipe, options, warnings)
     evidence.check(options.allowed_drop)
+    edits = check_edits(loaded.stages, recipe.preprocess, evidence.images, warnings)
     audit = audit_calibration(evidence, options, progress, warnings)
     choice = choose_precision(clean, evidence, options, progress, warnings)
     typed = choice.typed
@@ -72,6 +74,7 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         recipe=recipe,
         reasons=found.reasons,
         warnings=tuple(warnings),
+        edits=edits,
         audit=None if audit is None else audit.to_json(),
         subset=None if subset is None else subset.to_json(),
         confidence=None if transfer is None else transfer.to_json(),

@@ -15,12 +15,14 @@ class Decision(NamedTuple):
         op_type: e.g. ``Conv``.
         precision: ``int8``, ``fp16``, ``fp32``, or ``integer`` for a node without float tensors.
         reason: a short sentence for people.
+        follows: whether it only goes with what it reads, and could have another precision.
     """
 
     node: str
     op_type: str
     precision: str
     reason: str
+    follows: bool = False
 
 
 def count_precisions(decisions: Iterable[Decision]) -> dict[str, int]:

@@ -43,6 +43,27 @@ class GraphEdits:
 
 
 @dataclass(frozen=True)
+class EditStage:
+    """An edit that changed a graph, kept so that a build can check it.
+
+    Attributes:
+        kind: ``cut``, ``training``, ``channels``, ``size`` or ``batch``.
+        label: what was asked for or done: ``--nms outside``.
+        before, after: the graph. Of a new size that the graph before does not take, ``after`` is
+            the same edit to the size that it has.
+        against: what it is checked against.
+        instead: what a user can do where it went wrong.
+    """
+
+    kind: str
+    label: str
+    before: ModelProto
+    after: ModelProto
+    against: str
+    instead: str
+
+
+@dataclass(frozen=True)
 class EditedModel:
     """A graph after its edits.
 
@@ -50,8 +71,10 @@ class EditedModel:
         model: what is converted.
         recipe: fields of the recipe that are known from what was cut off.
         reason: of those fields.
+        stages: the edits that changed it, in order.
     """
 
     model: ModelProto
     recipe: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    stages: tuple[EditStage, ...] = ()

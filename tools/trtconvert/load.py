@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from trtconvert.editing import apply_edits
-from trtconvert.edits import EditedModel, GraphEdits
+from trtconvert.edits import EditedModel, EditStage, GraphEdits
 from trtconvert.external_data import read_external_data
 from trtconvert.graph import (
     CORE_DOMAINS,
@@ -55,6 +55,7 @@ class LoadedModel:
         external_files: names of the data files that were read, relative to the model's folder.
         told: fields of the recipe that are known from what was cut off.
         told_by: what that was.
+        stages: the edits that changed the graph, to be checked.
     """
 
     model: ModelProto
@@ -64,6 +65,7 @@ class LoadedModel:
     external_files: tuple[str, ...] = ()
     told: Mapping[str, Any] = field(default_factory=dict)
     told_by: str = ""
+    stages: tuple[EditStage, ...] = ()
 
 
 def load_model(path: str | os.PathLike[str], edits: GraphEdits | None = None) -> LoadedModel:
@@ -88,7 +90,12 @@ def load_model(path: str | os.PathLike[str], edits: GraphEdits | None = None) ->
     left = EditedModel(model) if edits is None else apply_edits(model, edits)
     check_graph(left.model)
     digest = hashlib.sha256(data).hexdigest()
-    return LoadedModel(left.model, source, digest, len(data), external, left.recipe, left.reason)
+    return LoadedModel(
+        *(left.model, source, digest, len(data), external),
+        told=left.recipe,
+        told_by=left.reason,
+        stages=left.stages,
+    )
 
 
 def check_graph(model: ModelProto) -> None:

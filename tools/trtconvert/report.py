@@ -60,6 +60,7 @@ class Report:
         recipe: what the model was taken to be. Not part of the JSON: the manifest holds it.
         reasons: why, by recipe field.
         warnings: sentences for people.
+        edits: what was checked of each edit of the graph; see ``edit_check.py``.
         audit: of the calibration images: how many there are, and findings; None without any.
         subset: which images a covering subset took, and how; None where none was asked for.
         confidence: the threshold of float32 and the one that was transferred to int8, with the
@@ -77,13 +78,14 @@ class Report:
     warnings: tuple[str, ...] = ()
     flops_by_precision: Mapping[str, int] = field(default_factory=dict)
     search: Mapping[str, Any] | None = None
+    edits: tuple[str, ...] = ()
     audit: Mapping[str, Any] | None = None
     subset: Mapping[str, Any] | None = None
     confidence: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``--json`` prints: ``audit``, ``calibration_subset`` and ``confidence``
-        only where there is one.
+        """The object that ``--json`` prints: ``edits``, ``audit``, ``calibration_subset`` and
+        ``confidence`` only where there is one.
         """
         optional = {
             "audit": self.audit,
@@ -100,6 +102,7 @@ class Report:
             "verification": dict(self.verification),
             "search": None if self.search is None else dict(self.search),
             "warnings": list(self.warnings),
+            **({"edits": list(self.edits)} if self.edits else {}),
             **{key: dict(value) for key, value in optional.items() if value is not None},
         }
 

@@ -1,7 +1,7 @@
 """Finds out whether a model would rather be fed in another way than its preprocess spec says.
 
 1. ``color-order``: the model prefers its channels in the other order.
-2. ``scale``: the model prefers another mean and standard deviation, among common ones.
+2. ``scale``: the model prefers another mean and standard deviation, of those in ``choices.py``.
 
 How it is found: an image's *steadiness* under a spec is the likeness of the answers to the whole
 image and to its enlarged middle, minus the mean likeness to the middles of the other images (see
@@ -34,11 +34,12 @@ from numpy.typing import NDArray
 
 from trtconvert.calibration.answers import Answer, AnswerReader, stacked, sureness
 from trtconvert.calibration.findings import Finding
+from trtconvert.preprocessing.choices import SCALES
 from trtconvert.progress import Progress
 from visionrt import image_io
 from visionrt.recipe import Recipe
 from visionrt.results import Classification, Detections
-from visionrt.spec import PreprocessSpec, Triple
+from visionrt.spec import PreprocessSpec
 
 LOOKS = (12, 24, 48, 96, 192)
 # A wrong scale shows soon, if at all.
@@ -52,13 +53,6 @@ SEEN = 48
 ONE_CLASS = 0.6
 _LEAST_SET = 8
 _GOLDEN = 0.6180339887498949
-# In the order R, G, B; pixel units.
-_SCALES: dict[str, tuple[Triple, Triple]] = {
-    "0…255": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    "x / 255": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
-    "x / 127.5 - 1": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
-    "ImageNet's mean and std": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-}
 # Scales whose ends differ by less, as a share of the spec's range, are the same.
 _SAME_SCALE = 0.1
 
@@ -131,7 +125,7 @@ def alternatives(spec: PreprocessSpec) -> list[_Alternative]:
     if spec.dtype == "uint8":
         return out
     step = -1 if spec.color == "bgr" else 1
-    for name, (mean, std) in _SCALES.items():
+    for name, (mean, std) in SCALES.items():
         other = spec.replace(mean=mean[::step], std=std[::step])
         if not _is_same_scale(spec, other):
             text = f"to pixels scaled as {name} than as specified"

@@ -84,6 +84,7 @@ def print_report(report: Report, *, verbose: bool) -> None:
     if report.confidence is not None:
         c = report.confidence
         rows.append(("confidence", f"{c['fp32']:.3g} → {c['transferred']:.3g} ({c['reason']})"))
+    rows += [("edit", said) for said in report.edits]
     rows += list(report.verification.items())
     print_table("verification" if built else title, ("measure", "value"), rows)
     if report.search is not None and report.search["raised"]:

@@ -78,15 +78,15 @@ def decide_half(
     home: dict[str, str] = dict.fromkeys(view.inputs, "fp32")
     decisions = []
     for index, node in enumerate(view.model.graph.node):
-        precision, reason = _decide(view, node, index in coordinates, observed, home, half)
-        if precision == half.name:
+        decision = _decide(view, node, index in coordinates, observed, home, half)
+        if decision.precision == half.name:
             kept = _kept_reason(node, keep, held)
-            precision, reason = ("fp32", kept) if kept else (precision, reason)
+            decision = decision._replace(precision="fp32", reason=kept) if kept else decision
         for name in node.output:
-            home[name] = precision
+            home[name] = decision.precision
             if node_name(node) in keep:
                 held[name] = node_name(node)
-        decisions.append(Decision(node_name(node), node.op_type, precision, reason))
+        decisions.append(decision)
     return decisions
 
 
@@ -114,18 +114,19 @@ def _decide(
     observed: Mapping[str, float],
     home: Mapping[str, str],
     half: HalfType,
-) -> tuple[str, str]:
+) -> Decision:
+    name_type = node_name(node), node.op_type
     reads = [name for name in node.input if view.elem_type.get(name) == FLOAT]
     writes = [name for name in node.output if view.elem_type.get(name) == FLOAT]
     if not reads and not writes:
-        return "integer", "holds no float tensor"
+        return Decision(*name_type, "integer", "holds no float tensor")
     for reason in _float32_reasons(view, node, is_coordinate, observed, half):
-        return "fp32", reason
+        return Decision(*name_type, "fp32", reason)
     if node.op_type in MOVEMENT or node.op_type == "QuantizeLinear":
         data = reads if node.op_type == "Concat" else reads[:1]
         if any(home.get(name) == "fp32" for name in data):
-            return "fp32", "follows its input"
-    return half.name, "float arithmetic"
+            return Decision(*name_type, "fp32", "follows its input", follows=True)
+    return Decision(*name_type, half.name, "float arithmetic")
 
 
 def _float32_reasons(

@@ -18,14 +18,14 @@ from trtconvert.graph_view import attribute
 
 def without_training(model: ModelProto) -> ModelProto:
     """The model by the rules above: a copy, or ``model`` where there is nothing to do."""
-    if not any(_trains(node) for node in model.graph.node):
+    if not any(trains(node) for node in model.graph.node):
         return model
     copy = ModelProto()
     copy.CopyFrom(model)
     read = {name for node in all_nodes(copy.graph) for name in names_read(node)}
     read |= {value.name for value in copy.graph.output}
     for node in copy.graph.node:
-        if not _trains(node) or read.intersection(node.output[1:]):
+        if not trains(node) or read.intersection(node.output[1:]):
             continue
         del node.output[1:]
         if node.op_type == "Dropout":
@@ -40,7 +40,8 @@ def without_training(model: ModelProto) -> ModelProto:
     return copy
 
 
-def _trains(node: NodeProto) -> bool:
+def trains(node: NodeProto) -> bool:
+    """Whether a node computes what is computed in training."""
     if node.op_type == "BatchNormalization":
         is_told = bool(attribute(node, "training_mode", 0)) or any(node.output[1:])
         return is_told or attribute(node, "is_test", 1) == 0
