@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -18,39 +19,54 @@ namespace py = pybind11;
 namespace visionrt {
 namespace {
 
+constexpr std::int32_t kNoLimit = std::numeric_limits<std::int32_t>::max();
+
 const std::int32_t* data_or_null(const std::optional<IntArray>& array) {
   return array ? array->data() : nullptr;
 }
 
 const Box* as_boxes(const FloatArray& array) { return reinterpret_cast<const Box*>(array.data()); }
 
-IntArray nms(const FloatArray& boxes, const FloatArray& scores,
-             const std::optional<IntArray>& class_ids, float iou_threshold, std::int32_t max_det,
-             const std::optional<IntArray>& source_index, std::int32_t max_candidates) {
+// What survives of one image's boxes; `run(options, kept, kept_count)` finds it without the GIL.
+template <class Run>
+IntArray survivors(std::int32_t count, NmsOptions options, const Run& run) {
+  check_nms_options(options);
+  options.max_det = std::min(options.max_det, std::max(count, 1));
+  std::vector<std::int32_t> kept(static_cast<std::size_t>(options.max_det));
+  std::int32_t kept_count = 0;
+  {
+    const py::gil_scoped_release unlocked;
+    run(options, kept.data(), &kept_count);
+  }
+  return IntArray(kept_count, kept.data());
+}
+
+// Views of one image's arrays, checked.
+NmsInputs inputs_of(const FloatArray& boxes, const FloatArray& scores,
+                    const std::optional<IntArray>& class_ids,
+                    const std::optional<IntArray>& source_index) {
   check_shape(boxes, "boxes", "[n, 4]", {-1, 4});
   const py::ssize_t n = boxes.shape(0);
   check_shape(scores, "scores", "[n]", {n});
   if (class_ids) check_shape(*class_ids, "class_ids", "[n]", {n});
   if (source_index) check_shape(*source_index, "source_index", "[n]", {n});
-  const std::int32_t count = checked_int32(n, "the number of boxes");
+  return {as_boxes(boxes),
+          scores.data(),
+          data_or_null(class_ids),
+          data_or_null(source_index),
+          nullptr,
+          1,
+          checked_int32(n, "the number of boxes")};
+}
 
-  NmsOptions options{iou_threshold, max_det, max_candidates, true};
-  check_nms_options(options);
-  options.max_det = std::min(max_det, std::max(count, 1));
-  std::vector<std::int32_t> kept(static_cast<std::size_t>(options.max_det));
-  std::int32_t kept_count = 0;
-  {
-    const NmsInputs inputs{as_boxes(boxes),
-                           scores.data(),
-                           data_or_null(class_ids),
-                           data_or_null(source_index),
-                           nullptr,
-                           1,
-                           count};
-    const py::gil_scoped_release unlocked;
-    nms_cpu(inputs, options, kept.data(), &kept_count);
-  }
-  return IntArray(kept_count, kept.data());
+IntArray nms(const FloatArray& boxes, const FloatArray& scores,
+             const std::optional<IntArray>& class_ids, float iou_threshold, std::int32_t max_det,
+             const std::optional<IntArray>& source_index, std::int32_t max_candidates) {
+  const NmsInputs inputs = inputs_of(boxes, scores, class_ids, source_index);
+  return survivors(inputs.capacity, {iou_threshold, max_det, max_candidates, true},
+                   [&](const NmsOptions& options, std::int32_t* kept, std::int32_t* kept_count) {
+                     nms_cpu(inputs, options, kept, kept_count);
+                   });
 }
 
 std::pair<IntArray, IntArray> nms_batched(const FloatArray& boxes, const FloatArray& scores,
@@ -90,25 +106,13 @@ std::pair<IntArray, IntArray> nms_batched(const FloatArray& boxes, const FloatAr
 IntArray nms_rotated(const FloatArray& boxes, const FloatArray& angles, const FloatArray& scores,
                      const std::optional<IntArray>& class_ids, float iou_threshold,
                      std::int32_t max_det, std::int32_t max_candidates) {
-  check_shape(boxes, "boxes", "[n, 4]", {-1, 4});
-  const py::ssize_t n = boxes.shape(0);
-  check_shape(angles, "angles", "[n]", {n});
-  check_shape(scores, "scores", "[n]", {n});
-  if (class_ids) check_shape(*class_ids, "class_ids", "[n]", {n});
-  const std::int32_t count = checked_int32(n, "the number of boxes");
-  NmsOptions options{iou_threshold, max_det, max_candidates, true};
-  check_nms_options(options);
-  options.max_det = std::min(max_det, std::max(count, 1));
-  std::vector<std::int32_t> kept(static_cast<std::size_t>(options.max_det));
-  std::int32_t kept_count = 0;
-  {
-    const NmsInputs inputs{
-        as_boxes(boxes), scores.data(), data_or_null(class_ids), nullptr, nullptr, 1, count};
-    const AngleView view{angles.data()};
-    const py::gil_scoped_release unlocked;
-    nms_rotated_cpu(inputs, view, options, kept.data(), &kept_count);
-  }
-  return IntArray(kept_count, kept.data());
+  const NmsInputs inputs = inputs_of(boxes, scores, class_ids, std::nullopt);
+  check_shape(angles, "angles", "[n]", {boxes.shape(0)});
+  const AngleView view{angles.data()};
+  return survivors(inputs.capacity, {iou_threshold, max_det, max_candidates, true},
+                   [&](const NmsOptions& options, std::int32_t* kept, std::int32_t* kept_count) {
+                     nms_rotated_cpu(inputs, view, options, kept, kept_count);
+                   });
 }
 
 FloatArray rotated_shared_areas(const FloatArray& a, const FloatArray& b) {
@@ -122,11 +126,6 @@ FloatArray rotated_shared_areas(const FloatArray& a, const FloatArray& b) {
     areas.mutable_at(i) = shared_area(box_at(a.data() + 5 * i), box_at(b.data() + 5 * i));
   }
   return areas;
-}
-
-NmsOptions cuda_options(float iou_threshold, std::int32_t max_det, std::int32_t max_candidates,
-                        bool class_aware) {
-  return {iou_threshold, max_det, max_candidates, class_aware};
 }
 
 NmsFilter filter_of(bool finite_only, const std::optional<std::vector<std::int32_t>>& classes) {
@@ -202,8 +201,7 @@ void cuda_nms(std::uintptr_t boxes, std::uintptr_t scores, std::uintptr_t class_
               const std::optional<ExtraTuple>& extra) {
   const std::vector<ImageMap> maps = maps_of(geometries, batch);
   nms_cuda(inputs_at({boxes, scores, class_ids, source_index, counts}, batch, capacity),
-           filter_of(finite_only, classes),
-           cuda_options(iou_threshold, max_det, max_candidates, class_aware),
+           filter_of(finite_only, classes), {iou_threshold, max_det, max_candidates, class_aware},
            maps.empty() ? nullptr : maps.data(), reinterpret_cast<void*>(workspace),
            workspace_bytes, outputs_at(kept, kept_counts, detections, extra), stream);
 }
@@ -224,31 +222,35 @@ void cuda_nms_rotated(std::uintptr_t boxes, std::uintptr_t angles, std::int64_t 
                        num_classes};
   nms_rotated_cuda(inputs_at({boxes, scores, class_ids, source_index, counts}, batch, capacity),
                    view, filter_of(finite_only, classes),
-                   cuda_options(iou_threshold, max_det, max_candidates, class_aware),
+                   {iou_threshold, max_det, max_candidates, class_aware},
                    reinterpret_cast<void*>(workspace), workspace_bytes,
                    outputs_at(kept, kept_counts, detections, std::nullopt), stream);
 }
 
+template <std::size_t (*kBytes)(std::int32_t, std::int32_t, const NmsOptions&)>
+void bind_workspace_bytes(py::module_& m, const char* name, const char* text) {
+  m.def(
+      name,
+      [](std::int32_t batch, std::int32_t capacity, std::int32_t max_det,
+         std::int32_t max_candidates) {
+        return kBytes(batch, capacity, {0.5f, max_det, max_candidates, true});
+      },
+      py::arg("batch"), py::arg("capacity"), py::arg("max_det"),
+      py::arg("max_candidates") = kNoLimit, text);
+}
+
 void bind_rotated(py::module_& m) {
-  const std::int32_t no_limit = std::numeric_limits<std::int32_t>::max();
   m.def("nms_rotated", &nms_rotated, py::arg("boxes"), py::arg("angles"), py::arg("scores"),
         py::arg("class_ids"), py::arg("iou_threshold"), py::arg("max_det"),
-        py::arg("max_candidates") = no_limit,
+        py::arg("max_candidates") = kNoLimit,
         "Exact greedy NMS of rotated boxes of one image on the CPU, by the IoU of polygons. boxes\n"
         "float32 [n, 4] xyxy before they are turned about their centres by angles float32 [n], in\n"
         "radians; otherwise as nms. Releases the GIL.");
   m.def("rotated_shared_areas", &rotated_shared_areas, py::arg("a"), py::arg("b"),
         "Areas that pairs of rotated boxes share, float32 [n]; boxes float32 [n, 5], xyxy and an\n"
         "angle as in nms_rotated.");
-  m.def(
-      "cuda_nms_rotated_workspace_bytes",
-      [](std::int32_t batch, std::int32_t capacity, std::int32_t max_det,
-         std::int32_t max_candidates) {
-        return nms_rotated_cuda_workspace_bytes(batch, capacity,
-                                                cuda_options(0.5f, max_det, max_candidates, true));
-      },
-      py::arg("batch"), py::arg("capacity"), py::arg("max_det"),
-      py::arg("max_candidates") = no_limit,
+  bind_workspace_bytes<nms_rotated_cuda_workspace_bytes>(
+      m, "cuda_nms_rotated_workspace_bytes",
       "Bytes of 256-byte aligned device memory that cuda_nms_rotated needs for these sizes.");
   m.def(
       "cuda_nms_rotated", &cuda_nms_rotated, py::arg("boxes"), py::arg("angles"),
@@ -257,7 +259,7 @@ void bind_rotated(py::module_& m) {
       py::arg("capacity"), py::arg("iou_threshold"), py::arg("max_det"), py::arg("workspace"),
       py::arg("workspace_bytes"), py::arg("kept"), py::arg("kept_counts"), py::arg("stream"),
       py::arg("detections") = 0, py::arg("class_aware") = true,
-      py::arg("max_candidates") = no_limit, py::arg("finite_only") = false,
+      py::arg("max_candidates") = kNoLimit, py::arg("finite_only") = false,
       py::arg("classes") = py::none(), py::call_guard<py::gil_scoped_release>(),
       "Queues nms_rotated of a batch on the stream; arguments as cuda_nms. The angle of a\n"
       "candidate with source index s of image i is the float32 at angles + 4 * (i * image_stride\n"
@@ -269,34 +271,26 @@ void bind_rotated(py::module_& m) {
 }  // namespace
 
 void bind_nms(py::module_& m) {
-  const std::int32_t no_limit = std::numeric_limits<std::int32_t>::max();
   m.def("nms", &nms, py::arg("boxes"), py::arg("scores"), py::arg("class_ids"),
         py::arg("iou_threshold"), py::arg("max_det"), py::arg("source_index") = py::none(),
-        py::arg("max_candidates") = no_limit,
+        py::arg("max_candidates") = kNoLimit,
         "Exact greedy NMS of one image on the CPU. boxes float32 [n, 4] xyxy, scores float32 [n],\n"
         "class_ids int32 [n] or None (agnostic). Returns int32 [k], best first. Ties go to the\n"
         "lower source_index (default: the position). Releases the GIL.");
   m.def("nms_batched", &nms_batched, py::arg("boxes"), py::arg("scores"), py::arg("class_ids"),
         py::arg("counts"), py::arg("iou_threshold"), py::arg("max_det"),
-        py::arg("source_index") = py::none(), py::arg("max_candidates") = no_limit,
+        py::arg("source_index") = py::none(), py::arg("max_candidates") = kNoLimit,
         "NMS of a batch on the CPU: boxes float32 [batch, n, 4], of which counts[i] are read.\n"
         "Returns (int32 [batch, max_det] padded with -1, int32 [batch]). Releases the GIL.");
-  m.def(
-      "cuda_nms_workspace_bytes",
-      [](std::int32_t batch, std::int32_t capacity, std::int32_t max_det,
-         std::int32_t max_candidates) {
-        return nms_cuda_workspace_bytes(batch, capacity,
-                                        cuda_options(0.5f, max_det, max_candidates, true));
-      },
-      py::arg("batch"), py::arg("capacity"), py::arg("max_det"),
-      py::arg("max_candidates") = no_limit,
+  bind_workspace_bytes<nms_cuda_workspace_bytes>(
+      m, "cuda_nms_workspace_bytes",
       "Bytes of 256-byte aligned device memory that cuda_nms needs for these sizes.");
   m.def("cuda_nms", &cuda_nms, py::arg("boxes"), py::arg("scores"), py::arg("class_ids"),
         py::arg("source_index"), py::arg("counts"), py::arg("batch"), py::arg("capacity"),
         py::arg("iou_threshold"), py::arg("max_det"), py::arg("workspace"),
         py::arg("workspace_bytes"), py::arg("kept"), py::arg("kept_counts"), py::arg("stream"),
         py::arg("detections") = 0, py::arg("class_aware") = true,
-        py::arg("max_candidates") = no_limit, py::arg("finite_only") = false,
+        py::arg("max_candidates") = kNoLimit, py::arg("finite_only") = false,
         py::arg("classes") = py::none(),
         py::arg("geometries") = std::vector<preprocess::Geometry>{}, py::arg("extra") = py::none(),
         py::call_guard<py::gil_scoped_release>(),

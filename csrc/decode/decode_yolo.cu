@@ -1,9 +1,8 @@
 // CUDA back end of the YOLO head: threshold, decode and compaction in one launch.
 //
 // decode_yolo_columns ([4 + C, anchors]): a lane per anchor, so neighbours read neighbours; the
-// four
-//   warps of a block each take a quarter of the classes of the same 32 anchors. A thread per anchor
-//   would keep too few loads on their way to fill the memory bus.
+//   warps of a block, four, each take a quarter of the classes of the same 32 anchors. A thread per
+//   anchor would keep too few loads on their way to fill the memory bus.
 //   Mapping: grid (anchors / 32, batch), 128 threads.
 // decode_yolo_rows ([anchors, 4 + C] or [anchors, 5 + C]): one warp per anchor, lanes over classes;
 //   with objectness most warps read one value and leave.
@@ -79,12 +78,10 @@ template <class T>
 __device__ __forceinline__ void scan_yolo_row(const T* __restrict__ output, const YoloHead& head,
                                               const DecodeOptions& options,
                                               const CandidateBuffers& out) {
-  const std::int32_t anchor = blockIdx.x * kRowsPerBlock + threadIdx.x / 32;
-  const std::int32_t image = blockIdx.y;
-  if (anchor >= head.anchors) return;
-  const T* row = output + (static_cast<std::size_t>(image) * head.anchors + anchor) * head.columns;
-  scan_row(row, head.form == YoloForm::kObjectness, head.num_classes, options, image, anchor, out,
-           [](const float* code) { return box_from_center(code[0], code[1], code[2], code[3]); });
+  scan_row(output, head, head.form == YoloForm::kObjectness, options, out,
+           [](const float* code, std::int32_t) {
+             return box_from_center(code[0], code[1], code[2], code[3]);
+           });
 }
 
 }  // namespace

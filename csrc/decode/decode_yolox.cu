@@ -21,12 +21,9 @@ template <class T>
 __device__ __forceinline__ void scan_yolox(const T* __restrict__ output, const YoloxHead& head,
                                            const DecodeOptions& options,
                                            const CandidateBuffers& out) {
-  const std::int32_t anchor = blockIdx.x * kRowsPerBlock + threadIdx.x / 32;
-  const std::int32_t image = blockIdx.y;
-  if (anchor >= head.anchors) return;
-  const T* row = output + (static_cast<std::size_t>(image) * head.anchors + anchor) * head.columns;
-  scan_row(row, true, head.num_classes, options, image, anchor, out,
-           [&head, anchor](const float* code) { return yolox_box(head, code, anchor); });
+  scan_row(output, head, true, options, out, [&head](const float* code, std::int32_t anchor) {
+    return yolox_box(head, code, anchor);
+  });
 }
 
 }  // namespace

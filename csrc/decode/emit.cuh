@@ -67,12 +67,17 @@ __device__ __forceinline__ BestClass warp_best(const T* values, std::int32_t cou
   return best;
 }
 
-// One warp, one row [box code, objectness?, class scores, ...]; `box_of(code)` decodes four floats.
-template <class T, class BoxOf>
-__device__ __forceinline__ void scan_row(const T* row, bool has_objectness,
-                                         std::int32_t num_classes, const DecodeOptions& options,
-                                         std::int32_t image, std::int32_t anchor,
+// One warp, one row [box code, objectness?, class scores, ...] of an output [batch, anchors,
+// columns]; `box_of(code, anchor)` decodes four floats. The grid is kRowsPerBlock anchors by image.
+template <class T, class Head, class BoxOf>
+__device__ __forceinline__ void scan_row(const T* __restrict__ output, const Head& head,
+                                         bool has_objectness, const DecodeOptions& options,
                                          const CandidateBuffers& out, const BoxOf& box_of) {
+  const std::int32_t anchor = blockIdx.x * kRowsPerBlock + threadIdx.x / 32;
+  const std::int32_t image = blockIdx.y;
+  if (anchor >= head.anchors) return;
+  const T* row = output + (static_cast<std::size_t>(image) * head.anchors + anchor) * head.columns;
+  const std::int32_t num_classes = head.num_classes;
   const float threshold = options.score_threshold;
   const float objectness = has_objectness ? as_float(row[4]) : 1.0f;
   if (has_objectness && !(objectness > threshold)) return;
@@ -83,7 +88,7 @@ __device__ __forceinline__ void scan_row(const T* row, bool has_objectness,
       const float score =
           has_objectness ? objectness * as_float(classes[id]) : as_float(classes[id]);
       if (score > threshold) {
-        append_candidate(out, image, box_of(load_code(row).at), score, id,
+        append_candidate(out, image, box_of(load_code(row).at, anchor), score, id,
                          anchor * num_classes + id);
       }
     }
@@ -92,7 +97,7 @@ __device__ __forceinline__ void scan_row(const T* row, bool has_objectness,
   const BestClass best = warp_best(classes, num_classes, -1);
   const float score = has_objectness ? objectness * best.score : best.score;
   if (lane == 0 && score > threshold && best.score > -INFINITY) {
-    append_candidate(out, image, box_of(load_code(row).at), score, best.class_id,
+    append_candidate(out, image, box_of(load_code(row).at, anchor), score, best.class_id,
                      anchor * num_classes + best.class_id);
   }
 }

@@ -1,10 +1,9 @@
 // cv2 mode in one pass: resize, colour order or luma, normalisation, layout and border.
 //
 // Mapping: block (32, 8) makes a tile of 128 x 8 tensor pixels of image blockIdx.z. A thread makes
-// 4
-//   pixels, 32 columns apart, into shared memory in the order of the tensor; then threads store 16
-//   bytes each, whatever the element type, or single contiguous elements where rows of the tensor
-//   are not aligned to 16 bytes.
+//   four pixels, 32 columns apart, into shared memory in the order of the tensor; then threads
+//   store 16 bytes each, whatever the element type, or single contiguous elements where rows of the
+//   tensor are not aligned to 16 bytes.
 // Taps: the block first computes its 128 + 8 taps into shared memory, so that the double arithmetic
 //   that OpenCV's weights need is paid once per row and column of a tile, not per pixel.
 // Bytes: a pixel and the one right of it come in one or two aligned 8-byte loads, through L1

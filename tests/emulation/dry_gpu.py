@@ -13,7 +13,7 @@ import device_engines
 import fake_cuda
 import gpu_models
 import pytest
-import test_tensorrt_backend
+import tensorrt_engines
 
 from trtconvert.targets.base import BuiltPlan
 
@@ -22,7 +22,7 @@ class _Target:
     """Builds headers of plans."""
 
     def build(self, *_: Any) -> BuiltPlan:
-        return BuiltPlan(test_tensorrt_backend.rtx_plan(), gpu_models.PLAN)
+        return BuiltPlan(tensorrt_engines.rtx_plan(), gpu_models.PLAN)
 
 
 def pytest_collection_finish() -> None:

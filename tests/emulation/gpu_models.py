@@ -21,8 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 from real_models import (
     write_engine,
 )
+from tensorrt_engines import rtx_plan
 from tensorrt_versions import full_plan
-from test_tensorrt_backend import rtx_plan
 
 import visionrt
 from visionrt.errors import MissingDependencyError

@@ -21,7 +21,7 @@ import pytest
 from fake_gpu import FakeGpu
 from gpu_models import BOXES, PLAN, assert_same, both, error_of, random_images, yolo_model
 from real_models import write_engine
-from test_tensorrt_backend import rtx_plan
+from tensorrt_engines import rtx_plan
 
 import visionrt
 from visionrt.errors import VisionrtError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -16,3 +18,17 @@ def color_model() -> Iterator[Model]:
     """A classifier whose answers are known exactly."""
     with Model(MEAN_COLOR_RECIPE, OnnxRuntimeBackend(mean_color_model())) as model:
         yield model
+
+
+@pytest.fixture
+def live() -> Iterator[Counter[str]]:
+    """What is live on the double of a GPU, by kind."""
+    # Here: the double needs the library's bindings, which other tests do without.
+    import pycuda_double
+    import tensorrt_double as double
+
+    double.destroyed.clear()
+    double.profile_switches.clear()
+    with pycuda_double.installed() as counts:
+        yield counts
+    gc.collect()  # an engine that an exception's frames hold goes with its own test

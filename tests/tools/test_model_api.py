@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from guess_models import flags, model_with
 from onnx import helper
-from test_guess import flags, model_with
 
 from trtconvert.guess import RecipeFlags, find_recipe
 from visionrt.errors import ModelError

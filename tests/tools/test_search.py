@@ -1,11 +1,10 @@
-"""Raising nodes: the search on made-up oracles, its ranking and cost, and on graphs."""
+"""Raising nodes: searches on graphs, and the images that are set apart for them."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import math
-import random
 
 import numpy as np
 import onnx.parser
@@ -18,21 +17,11 @@ from trtconvert.calibration.holdout import LEAST_IMAGES, split_for_tuning
 from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.convert import convert
-from trtconvert.decision import Decision
 from trtconvert.evidence import Evidence
-from trtconvert.graph_view import GraphView
 from trtconvert.guess import RecipeFlags
 from trtconvert.options import BuildOptions
-from trtconvert.passes.half import convert_to_half
-from trtconvert.passes.half_types import BF16
-from trtconvert.passes.placement import place_int8
-from trtconvert.passes.quantize import insert_qdq
 from trtconvert.progress import silent
-from trtconvert.search.answers import raw_answers
-from trtconvert.search.choices import CHOICES, choice_graphs
-from trtconvert.search.cost import flops_by_precision, node_cost, node_flops, total_cost
-from trtconvert.search.fewest import Oracle, budget, fewest
-from trtconvert.search.noise import half_noise, int8_noise
+from trtconvert.search.noise import half_noise
 from trtconvert.search.raising import Search
 from trtconvert.typers import HalfTyper, Int8Typer
 from trtconvert.verify import MaxDrop
@@ -41,210 +30,11 @@ from visionrt.errors import AccuracyError
 from visionrt.recipe import Recipe
 from visionrt.spec import PreprocessSpec
 
-HEADER = '<ir_version: 9, opset_import: ["": 19]>\n'
 TINY = Recipe(
     task="classify",
     head="classifier",
     preprocess=PreprocessSpec(resize="stretch", size=(SIZE, SIZE), mean=(0, 0, 0), std=(255,) * 3),
 )
-
-
-def view_of(text, **constants):
-    model = onnx.parser.parse_model(HEADER + text)
-    for name, value in constants.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    return GraphView(model)
-
-
-# The search on made-up oracles
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 257])
-def test_one_culprit_is_found_alone_wherever_the_ranking_put_it(count):
-    ranked = [f"n{i}" for i in range(count)]
-    for culprit in {ranked[0], ranked[count // 2], ranked[-1]}:
-        oracle = Oracle(lambda raised, culprit=culprit: culprit in raised)
-        assert fewest(ranked, oracle) == [culprit]
-        assert oracle.evaluations <= 2 * math.log2(count) + 8
-
-
-def test_nothing_is_raised_where_nothing_must_be_and_none_where_all_do_not_help():
-    oracle = Oracle(lambda raised: True)
-    assert fewest(["a", "b"], oracle) == []
-    assert oracle.evaluations == 1
-    assert fewest(["a", "b"], Oracle(lambda raised: False)) is None
-    assert fewest([], Oracle(lambda raised: False)) is None
-
-
-def test_every_result_was_seen_to_hold_and_stays_within_the_budget():
-    # Oracles without any order: each set holds by the toss of a coin that is remembered.
-    for seed in range(200):
-        rng = random.Random(seed)
-        ranked = [f"n{i}" for i in range(rng.randint(1, 40))]
-        known = {frozenset(): False, frozenset(ranked): True}
-
-        def holds(raised, known=known, rng=rng):
-            return known.setdefault(raised, rng.random() < 0.5)
-
-        oracle = Oracle(holds)
-        found = fewest(ranked, oracle)
-        assert known[frozenset(found)]
-        assert oracle.evaluations <= budget(len(ranked))
-        assert found == [name for name in ranked if name in found]
-
-
-def test_a_noisy_prefix_is_found_and_its_useless_members_are_lowered_again():
-    ranked = [f"n{i}" for i in range(64)]
-    needed = {"n0", "n1", "n5"}
-    oracle = Oracle(lambda raised: needed <= raised)
-    found = fewest(ranked, oracle, most=100)
-    assert set(found) == needed
-
-
-# Cost
-
-
-def test_flops_equal_a_count_by_hand():
-    view = view_of(
-        "g (float[1,4,8,8] x) => (float[1,5] y) { c = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w)\n"
-        " d = Conv<group=6>(c, v)\n t = ConvTranspose(d, u)\n p = GlobalAveragePool(t)\n"
-        " f = Flatten(p)\n y = Gemm<transB=1>(f, k) }",
-        w=np.zeros((6, 4, 3, 3), np.float32),
-        v=np.zeros((6, 1, 1, 1), np.float32),
-        u=np.zeros((6, 3, 2, 2), np.float32),
-        k=np.zeros((5, 3), np.float32),
-    )
-    flops = [node_flops(view, node) for node in view.model.graph.node]
-    assert flops == [2 * 6 * 16 * 36, 2 * 6 * 16, 2 * 6 * 16 * 3 * 4, 0, 0, 2 * 5 * 3]
-    decisions = [Decision(n.output[0], n.op_type, "int8", "") for n in view.model.graph.node]
-    decisions[1] = decisions[1]._replace(precision="fp16")
-    assert flops_by_precision(view, decisions) == {
-        "int8": sum(flops) - flops[1],
-        "fp16": flops[1],
-    }
-
-
-def test_a_wider_precision_never_costs_less():
-    view = GraphView(tiny_classifier(batch=1))
-    nodes = view.model.graph.node
-    for node in nodes:
-        costs = [node_cost(view, node, precision) for precision in ("int8", "fp16", "fp32")]
-        assert costs == sorted(costs)
-    for combination in itertools.product(("int8", "fp16", "fp32"), repeat=2):
-        base = [Decision(n.name, n.op_type, "int8", "") for n in nodes]
-        changed = list(base)
-        changed[0] = base[0]._replace(precision=combination[0])
-        changed[-1] = base[-1]._replace(precision=combination[1])
-        assert total_cost(view, changed) >= total_cost(view, base)
-
-
-# Ranking
-
-
-def test_int8_noise_equals_a_graph_with_that_node_quantized_alone():
-    rng = np.random.default_rng(3)
-    view = view_of(
-        "g (float[1,3,6,6] x) => (float[1,5,6,6] y) { a = Conv(x, w)\n b = Relu(a)\n"
-        " c = Conv(b, v)\n y = Softmax<axis=1>(c) }",
-        w=rng.normal(size=(4, 3, 1, 1)).astype(np.float32),
-        v=rng.normal(size=(5, 4, 1, 1)).astype(np.float32),
-    )
-    assert raw_answers(view) == ["c"]
-    images = [rng.normal(size=(1, 3, 6, 6)).astype(np.float32) for _ in range(2)]
-    placement, thresholds = place_int8(view), {"x": 3.0, "b": 2.0}
-    found = int8_noise(view, placement, thresholds, images, {"c": 1.0}, silent)
-    assert list(found) == ["a", "c"]
-
-    def answer(model, x):
-        del model.graph.output[:]
-        model.graph.output.append(onnx.helper.make_tensor_value_info("c", 1, None))
-        backend = OnnxRuntimeBackend(model.SerializeToString(), optimize=False)
-        return backend.run({"x": x})["c"].astype(np.float64)
-
-    for name, other in (("a", "c"), ("c", "a")):
-        alone = place_int8(view, keep={other: "float"})
-        total = 0.0
-        for x in images:
-            model = onnx.ModelProto()
-            model.CopyFrom(view.model)
-            clean = answer(model, x)
-            noisy = answer(insert_qdq(view, alone, thresholds), x)
-            varies = clean - clean.mean(axis=(2, 3), keepdims=True)
-            total += np.square(noisy - clean).sum() / np.square(varies).sum()
-        assert found[name] == pytest.approx(total / 2, rel=1e-4)
-
-
-def branching_view():
-    """Six layers, two answers; one is written before the last layers are reached."""
-    rng = np.random.default_rng(8)
-    weights = {
-        name: rng.normal(size=(4, 4, 1, 1)).astype(np.float32) for name in ("u", "v", "w", "k", "m")
-    }
-    return view_of(
-        "g (float[1,4,6,6] x) => (float[1,4,6,6] y, float[1,4,6,6] z) { a = Conv(x, u)\n"
-        " b = Relu(a)\n early = Conv(b, v)\n c = Conv(b, w)\n d = Add(b, c)\n e = Conv(d, k)\n"
-        " f = Relu(e)\n h = Conv(f, m)\n s = Add(h, b)\n late = Conv(s, u)\n"
-        " y = Sigmoid(early)\n z = Sigmoid(late) }",
-        **weights,
-    )
-
-
-def test_the_parts_hold_each_node_once_and_give_what_the_whole_graph_gives():
-    view = branching_view()
-    placement = place_int8(view)
-    thresholds = dict.fromkeys(placement.activations, 4.0)
-    parts = choice_graphs(view, placement, thresholds, raw_answers(view))
-    names = [name for part in parts for name in part.nodes]
-    assert names == ["a", "early", "c", "e", "h", "late"]
-    assert len(parts) > 1
-    x = np.random.default_rng(2).normal(size=(1, 4, 6, 6)).astype(np.float32)
-    whole = OnnxRuntimeBackend(with_outputs(view.model, list(view.producer)).SerializeToString())
-    exact = {"x": x, **whole.run({"x": x})}
-    reached = []
-    for part in parts:
-        backend = OnnxRuntimeBackend(part.model().SerializeToString())
-        feed = {name: exact[name] for name in part.inputs}
-        none = backend.run({**feed, CHOICES: np.zeros(len(part.nodes), np.bool_)})
-        for name, value in none.items():
-            np.testing.assert_allclose(value, exact[name], rtol=1e-5, atol=1e-5)
-        everything = backend.run({**feed, CHOICES: np.ones(len(part.nodes), np.bool_)})
-        assert all(np.abs(everything[name] - exact[name]).max() > 1e-3 for name in none)
-        reached.append(set(none))
-    assert reached[0] == {"early", "late"}
-    assert reached[-1] == {"late"}
-
-
-def test_half_noise_is_infinite_at_an_overflow_and_large_at_an_underflow():
-    view = view_of(
-        "g (float[1,4] x) => (float[1,4] y) { a = Mul(x, big)\n b = Mul(a, small)\n"
-        " c = Mul(b, tiny)\n d = Div(c, tiny)\n y = Relu(d) }",
-        big=np.float32(2.0**17),
-        small=np.float32(2.0**-13),
-        tiny=np.float32(1e-9),
-    )
-    noise = half_noise(view, [np.float32([[1.1, 2.2, 3.3, 4.4]])], silent)
-    assert noise["a"] == math.inf
-    assert noise["c"] == pytest.approx(1.0)
-    # The rounding of 11 bits, squared.
-    assert noise["b"] < 2.0**-22
-    assert noise["y"] < 2.0**-22
-    # bfloat16 holds all of them, in 8 bits: half a step in 256, squared.
-    coarse = half_noise(view, [np.float32([[1.1, 2.2, 3.3, 4.4]])], silent, BF16)
-    assert set(coarse) == set(noise)
-    assert 2.0**-26 < max(coarse.values()) < 2.0**-16
-
-
-# Kept nodes
-
-
-def test_a_node_kept_float32_takes_its_readers_along():
-    view = view_of("g (float[1,4] x) => (float[1,4] y) { a = Relu(x)\n b = Abs(a)\n y = Neg(b) }")
-    _, decisions = convert_to_half(view.model, keep={"a": "because"})
-    assert [(d.precision, d.reason) for d in decisions] == [
-        ("fp32", "because"),
-        ("fp32", "reads a, which stays float32"),
-        ("fp16", "float arithmetic"),
-    ]
 
 
 # Holding out

@@ -27,6 +27,7 @@ from visionrt import _core
 from visionrt.heads.base import Frame, as_float32, bad_shape, check_options, choice, output_named
 from visionrt.heads.boxes import MAX_CANDIDATES
 from visionrt.heads.yolo_columns import FORMS, Rows, columns_of, kept_rows, rows_above
+from visionrt.heads.yolo_device import Layout, YoloOnDevice
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.preprocess import Geometry
@@ -36,23 +37,18 @@ from visionrt.results.rotated import RotatedDetections, corners_of
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
     from visionrt.gpu_boxes import Angles
-    from visionrt.gpu_layout import CandidateBuffers
 
 _LARGEST_ANGLE = 8192  # as csrc/nms/rotated.h has it
 
 
-class ObbHead:
+class ObbHead(YoloOnDevice):
     """See the module. Decodes on the device as well, unless the model suppresses by itself."""
-
-    constant = None
-    reads_float16 = False  # the kernel that walks the boxes reads their angles as float32
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         check_options(recipe, ("output", "form"))
         self._recipe = recipe
         self._output = output_named(recipe, outputs).name
         self._form = choice(recipe, "form", FORMS, "v8")
-        self.decodes_on_device = self._form != "end2end"
 
     def decode(
         self,
@@ -93,47 +89,12 @@ class ObbHead:
             )
         ]
 
-    def capacity(self, outputs: Mapping[str, DeviceTensor]) -> int:
-        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
-        return self._layout(outputs)[0]
-
-    def enqueue_decode(
-        self,
-        outputs: Mapping[str, DeviceTensor],
-        batch: int,
-        confidence: float,
-        candidates: CandidateBuffers,
-        constant: int,
-        stream: int,
-    ) -> None:
-        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
-        anchors, columns, classes = self._layout(outputs)
-        _core.cuda_decode_yolo(
-            outputs[self._output].address,
-            batch,
-            self._form,
-            anchors,
-            columns,
-            classes,
-            confidence,
-            candidates.addresses(),
-            candidates.capacity,
-            stream,
-        )
-
     def angles(self, outputs: Mapping[str, DeviceTensor]) -> Angles:
         """See :class:`visionrt.gpu_boxes.DeviceRotatedHead`."""
-        anchors, columns, classes = self._layout(outputs)
         from visionrt.gpu_boxes import Angles
 
-        by_columns = self._form == "v8"
-        start = (columns - 1) * (anchors if by_columns else 1)
-        return Angles(
-            address=outputs[self._output].address + start * np.dtype(np.float32).itemsize,
-            image_stride=anchors * columns,
-            anchor_stride=1 if by_columns else columns,
-            classes=classes,
-        )
+        at = self.columns(outputs)
+        return Angles(at.address, at.image_stride, at.anchor_stride, at.classes)
 
     def result(
         self,
@@ -146,12 +107,8 @@ class ObbHead:
         """See :class:`visionrt.gpu_boxes.DeviceRotatedHead`."""
         return self._result(Rows(upright, score, class_id, angles[:, None]), frame)
 
-    def _layout(self, outputs: Mapping[str, DeviceTensor]) -> tuple[int, int, int]:
-        """Anchors, columns and classes of the output, checked."""
-        shape = outputs[self._output].shape
-        behind = columns_of(self._form, self._output, shape, shape[0] if shape else 0, 2)
-        axis = 1 if self._form == "v8" else 2
-        return shape[3 - axis], shape[axis], behind - 1
+    def _layout(self, outputs: Mapping[str, DeviceTensor]) -> Layout:
+        return self._layout_with(outputs[self._output].shape, extra=1)
 
     def _result(self, rows: Rows, frame: Frame) -> RotatedDetections:
         boxes = boxes_in_image(frame.geometry, rows.xyxy, rows.extra[:, 0])

@@ -30,16 +30,8 @@ from visionrt.heads.base import (
     choice,
     output_named,
 )
-from visionrt.heads.yolo_columns import (
-    FORMS,
-    Rows,
-    anchors_of,
-    columns_of,
-    device_columns,
-    enqueue_decode,
-    kept_rows,
-    rows_above,
-)
+from visionrt.heads.yolo_columns import FORMS, Rows, columns_of, kept_rows, rows_above
+from visionrt.heads.yolo_device import Layout, YoloOnDevice
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.preprocess import boxes_to_image
@@ -48,28 +40,23 @@ from visionrt.results.instances import Instances, MaskSource, PrototypeMasks
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
-    from visionrt.gpu_boxes import Columns
-    from visionrt.gpu_layout import CandidateBuffers
     from visionrt.gpu_results import KeptMemory
 
 Pair: TypeAlias = tuple[float, float]
 
 
-class ProtoMaskHead:
+class ProtoMaskHead(YoloOnDevice):
     """See the module. Decodes on the device as well, unless the model suppresses by itself.
 
     There the prototypes stay in GPU memory, and masks are made there when they are asked for.
     """
-
-    constant = None
-    reads_float16 = False  # coefficients are gathered as float32
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         options = check_options(recipe, ("output", "prototypes", "form", "threshold"))
         self._recipe = recipe
         self._form = choice(recipe, "form", FORMS, "v8")
         by_axes = {axes: [o for o in outputs if len(o.shape) == axes] for axes in (3, 4)}
-        self._boxes = output_named(
+        self._output = output_named(
             recipe, outputs if "output" in options else by_axes[3], "output"
         ).name
         self._prototypes = output_named(
@@ -80,7 +67,6 @@ class ProtoMaskHead:
             raise bad_option(recipe, "threshold", "a number", threshold)
         self._threshold = float(threshold)
         self.kept_output = self._prototypes
-        self.decodes_on_device = self._form != "end2end"
 
     def decode(
         self,
@@ -89,17 +75,17 @@ class ProtoMaskHead:
         options: PredictOptions,
     ) -> list[Instances]:
         """One :class:`Instances` per frame. A score must be above ``confidence``."""
-        raw = as_float32(outputs[self._boxes])
+        raw = as_float32(outputs[self._output])
         prototypes = as_float32(outputs[self._prototypes])
         if prototypes.ndim != 4 or len(prototypes) != len(frames) or prototypes.size == 0:
             raise bad_shape(self._prototypes, f"[{len(frames)}, masks, h, w]", prototypes.shape)
         masks = prototypes.shape[1]
         classes_at_least = 0 if self._form == "end2end" else 1
         found = columns_of(
-            self._form, self._boxes, raw.shape, len(frames), masks + classes_at_least
+            self._form, self._output, raw.shape, len(frames), masks + classes_at_least
         )
         if self._form == "end2end" and found != masks:
-            raise bad_shape(self._boxes, f"[{len(frames)}, boxes, 6 + {masks}]", raw.shape)
+            raise bad_shape(self._output, f"[{len(frames)}, boxes, 6 + {masks}]", raw.shape)
         return [
             self._one(raw[i], found - masks, prototypes[i], frame, options)
             for i, frame in enumerate(frames)
@@ -143,28 +129,6 @@ class ProtoMaskHead:
             class_id=rows.class_id,
         )
 
-    def capacity(self, outputs: Mapping[str, DeviceTensor]) -> int:
-        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
-        return self._layout(outputs)[0][0]
-
-    def enqueue_decode(
-        self,
-        outputs: Mapping[str, DeviceTensor],
-        batch: int,
-        confidence: float,
-        candidates: CandidateBuffers,
-        constant: int,
-        stream: int,
-    ) -> None:
-        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
-        layout, classes = self._layout(outputs)
-        output = outputs[self._boxes]
-        enqueue_decode(self._form, output, layout, classes, batch, confidence, candidates, stream)
-
-    def columns(self, outputs: Mapping[str, DeviceTensor]) -> Columns:
-        """See :class:`visionrt.gpu_boxes.DeviceColumnsHead`."""
-        return device_columns(self._form, outputs[self._boxes], *self._layout(outputs))
-
     def result(
         self, rows: Rows, frame: Frame, kept: KeptMemory | None, image: int, shape: tuple[int, ...]
     ) -> Instances:
@@ -189,10 +153,8 @@ class ProtoMaskHead:
         )
         return self._instances(on_device, rows, frame)
 
-    def _layout(self, outputs: Mapping[str, DeviceTensor]) -> tuple[tuple[int, int, int], int]:
-        """Of the boxes, checked: see ``anchors_of``; and the classes."""
-        shape, prototypes = outputs[self._boxes].shape, outputs[self._prototypes].shape
+    def _layout(self, outputs: Mapping[str, DeviceTensor]) -> Layout:
+        prototypes = outputs[self._prototypes].shape
         if len(prototypes) != 4 or 0 in prototypes:
             raise bad_shape(self._prototypes, "[n, masks, h, w]", prototypes)
-        layout = anchors_of(self._form, self._boxes, shape, prototypes[1] + 1)
-        return layout, layout[2] - prototypes[1]
+        return self._layout_with(outputs[self._output].shape, extra=prototypes[1])

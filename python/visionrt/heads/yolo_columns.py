@@ -10,7 +10,7 @@ Forms, E more columns behind the C class scores; boxes are cx, cy, w, h in tenso
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,6 @@ from visionrt import _core
 from visionrt.heads.base import bad_shape
 from visionrt.heads.boxes import MAX_CANDIDATES, NO_LIMIT, whole_ids
 from visionrt.options import PredictOptions
-
-if TYPE_CHECKING:
-    from visionrt.backends.base import DeviceTensor
-    from visionrt.gpu_boxes import Columns
-    from visionrt.gpu_layout import CandidateBuffers
 
 FORMS = ("v8", "v8_rows", "v5", "end2end")
 
@@ -62,58 +57,6 @@ def columns_of(form: str, name: str, shape: tuple[int, ...], batch: int, least: 
         layout = f"[{batch}, {wanted}, anchors]" if axis == 1 else f"[{batch}, anchors, {wanted}]"
         raise bad_shape(name, layout, shape)
     return shape[axis] - before
-
-
-def anchors_of(form: str, name: str, shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
-    """Anchors, columns, and columns behind the box, of an output that is not ``end2end``."""
-    behind = columns_of(form, name, shape, shape[0] if shape else 0, least)
-    axis = 1 if form == "v8" else 2
-    return shape[3 - axis], shape[axis], behind
-
-
-def device_columns(
-    form: str, output: DeviceTensor, layout: tuple[int, int, int], classes: int
-) -> Columns:
-    """Where the E columns lie on the device; ``layout`` is that of :func:`anchors_of`."""
-    from visionrt.gpu_boxes import Columns
-
-    anchors, columns, behind = layout
-    by_columns = form == "v8"
-    first = columns - behind + classes
-    return Columns(
-        address=output.address + first * (anchors if by_columns else 1) * output.dtype.itemsize,
-        image_stride=anchors * columns,
-        anchor_stride=1 if by_columns else columns,
-        column_stride=anchors if by_columns else 1,
-        classes=classes,
-        columns=behind - classes,
-    )
-
-
-def enqueue_decode(
-    form: str,
-    output: DeviceTensor,
-    layout: tuple[int, int, int],
-    classes: int,
-    batch: int,
-    confidence: float,
-    candidates: CandidateBuffers,
-    stream: int,
-) -> None:
-    """Queue the kernel that decodes the boxes; see :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
-    anchors, columns, _ = layout
-    _core.cuda_decode_yolo(
-        output.address,
-        batch,
-        form,
-        anchors,
-        columns,
-        classes,
-        confidence,
-        candidates.addresses(),
-        candidates.capacity,
-        stream,
-    )
 
 
 def rows_above(raw: NDArray[np.float32], form: str, classes: int, options: PredictOptions) -> Rows:

@@ -33,16 +33,8 @@ from visionrt.heads.base import (
     output_named,
 )
 from visionrt.heads.keypoints import points_named
-from visionrt.heads.yolo_columns import (
-    FORMS,
-    Rows,
-    anchors_of,
-    columns_of,
-    device_columns,
-    enqueue_decode,
-    kept_rows,
-    rows_above,
-)
+from visionrt.heads.yolo_columns import FORMS, Rows, columns_of, kept_rows, rows_above
+from visionrt.heads.yolo_device import Layout, YoloOnDevice
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.preprocess import boxes_to_image, points_to_image
@@ -51,19 +43,15 @@ from visionrt.results import Keypoints
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
-    from visionrt.gpu_boxes import Columns
-    from visionrt.gpu_layout import CandidateBuffers
     from visionrt.gpu_results import KeptMemory
 
 _SEEN = 0.5  # keypoints' confidence, from which pictures show them
 
 
-class YoloPoseHead:
+class YoloPoseHead(YoloOnDevice):
     """See the module. Decodes on the device as well, unless the model suppresses by itself."""
 
-    constant = None
     kept_output = None
-    reads_float16 = False  # further columns are gathered as float32
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
         known = ("output", "form", "dims", "classes", "names", "skeleton")
@@ -76,7 +64,6 @@ class YoloPoseHead:
         if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
             raise bad_option(recipe, "classes", "an integer above 0", classes)
         self._classes = 0 if self._form == "end2end" else classes
-        self.decodes_on_device = self._form != "end2end"
 
     def decode(
         self,
@@ -122,36 +109,13 @@ class YoloPoseHead:
             object_names=self._recipe.labels,
         )
 
-    def capacity(self, outputs: Mapping[str, DeviceTensor]) -> int:
-        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
-        return self._layout(outputs)[0][0]
-
-    def enqueue_decode(
-        self,
-        outputs: Mapping[str, DeviceTensor],
-        batch: int,
-        confidence: float,
-        candidates: CandidateBuffers,
-        constant: int,
-        stream: int,
-    ) -> None:
-        """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
-        layout, classes = self._layout(outputs)
-        output = outputs[self._output]
-        enqueue_decode(self._form, output, layout, classes, batch, confidence, candidates, stream)
-
-    def columns(self, outputs: Mapping[str, DeviceTensor]) -> Columns:
-        """See :class:`visionrt.gpu_boxes.DeviceColumnsHead`."""
-        return device_columns(self._form, outputs[self._output], *self._layout(outputs))
-
     def result(
         self, rows: Rows, frame: Frame, kept: KeptMemory | None, image: int, shape: tuple[int, ...]
     ) -> Keypoints:
         """See :class:`visionrt.gpu_boxes.DeviceColumnsHead`."""
         return self._result(rows, frame)
 
-    def _layout(self, outputs: Mapping[str, DeviceTensor]) -> tuple[tuple[int, int, int], int]:
-        """Of the output, checked: see ``anchors_of``; and the classes."""
+    def _layout(self, outputs: Mapping[str, DeviceTensor]) -> Layout:
         shape = outputs[self._output].shape
         self._points(shape, shape[0] if shape else 0)
-        return anchors_of(self._form, self._output, shape, self._classes + 1), self._classes
+        return self._layout_with(shape, classes=self._classes)
