@@ -19,7 +19,8 @@ from visionrt import _core
 from visionrt.backends.base import DeviceLane, DeviceTensor
 from visionrt.device import Stream, cuda_errors
 from visionrt.gpu_layout import CandidateBuffers, Layout
-from visionrt.gpu_results import DeviceDetections, KeptMemory, ResultBlock, ResultPool
+from visionrt.gpu_result_pool import KeptMemory, ResultPool
+from visionrt.gpu_results import DeviceDetections, ResultBlock
 from visionrt.heads import Frame, Head
 from visionrt.heads.boxes import MAX_CANDIDATES
 from visionrt.heads.yolo_columns import Rows

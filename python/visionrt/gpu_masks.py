@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from visionrt import _core
 from visionrt.device import cuda_errors
-from visionrt.gpu_results import KeptMemory
+from visionrt.gpu_result_pool import KeptMemory
 
 _BYTES_AT_ONCE = 64 << 20  # of masks on their way to the host
 _ALIGNMENT = 256

@@ -182,7 +182,8 @@ class ICudaEngine:
         self.device_memory_size_v2 = spec.scratch_bytes
 
     def __del__(self) -> None:
-        _note_destruction("engine")
+        if _note_destruction is not None:  # or Python is going
+            _note_destruction("engine")
 
     def create_runtime_config(self) -> IRuntimeConfig:
         assert cuda.is_current()

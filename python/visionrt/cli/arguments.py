@@ -13,9 +13,17 @@ from visionrt.pipeline import DECODES
 def add_engine_arguments(parser: argparse.ArgumentParser, *, flag: bool) -> None:
     """Declare the engine file (``-m ENGINE`` or a positional) and where it runs."""
     if flag:
-        parser.add_argument("-m", "--engine", "--model", required=True, type=Path, metavar="ENGINE")
+        parser.add_argument(
+            "-m",
+            "--engine",
+            "--model",
+            required=True,
+            type=Path,
+            metavar="ENGINE",
+            help="engine file",
+        )
     else:
-        parser.add_argument("engine", type=Path, metavar="ENGINE")
+        parser.add_argument("engine", type=Path, metavar="ENGINE", help="engine file")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
     parser.add_argument("--backend", choices=("onnxruntime", "openvino"), help="of the CPU twin")
     parser.add_argument(

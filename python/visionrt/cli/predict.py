@@ -22,7 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``visionrt predict``."""
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="image, folder or glob")
     add_engine_arguments(parser, flag=True)
-    parser.add_argument("-o", "--output", type=Path, default=Path("predictions"), metavar="DIR")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("predictions"),
+        metavar="DIR",
+        help="where pictures are written (default: predictions)",
+    )
     parser.add_argument("--no-pictures", action="store_true", help="do not draw anything")
     parser.add_argument("--confidence", type=probability, metavar="P", help="score threshold")
     parser.add_argument("--iou", type=probability, metavar="P", help="NMS threshold")

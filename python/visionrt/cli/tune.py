@@ -11,7 +11,7 @@ from visionrt.cli.progress import ProgressLine
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``visionrt tune``."""
-    parser.add_argument("engine", type=Path, metavar="ENGINE")
+    parser.add_argument("engine", type=Path, metavar="ENGINE", help="engine file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 

@@ -40,7 +40,7 @@ from visionrt.results.instances import Instances, MaskSource, PrototypeMasks
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
-    from visionrt.gpu_results import KeptMemory
+    from visionrt.gpu_result_pool import KeptMemory
 
 Pair: TypeAlias = tuple[float, float]
 

@@ -43,7 +43,7 @@ from visionrt.results import Keypoints
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
-    from visionrt.gpu_results import KeptMemory
+    from visionrt.gpu_result_pool import KeptMemory
 
 _SEEN = 0.5  # keypoints' confidence, from which pictures show them
 

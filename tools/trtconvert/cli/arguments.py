@@ -47,12 +47,16 @@ _RECIPE_FLAGS = (
     click.option("--recipe", "recipe_file", type=PATH, metavar="FILE", help="What guess -o wrote."),
     click.option("--head-options", metavar="JSON", help="What the head needs, as an object."),
     *_EDIT_FLAGS,
-    click.option("--confidence", type=SHARE, help="Default score threshold."),
-    click.option("--iou", type=SHARE, help="Default NMS threshold."),
-    click.option("--max-det", type=click.IntRange(1), help="Most detections per image."),
+    click.option("--confidence", type=SHARE, metavar="P", help="Default score threshold."),
+    click.option("--iou", type=SHARE, metavar="P", help="Default NMS threshold."),
+    click.option(
+        "--max-det", type=click.IntRange(1), metavar="N", help="Most detections per image."
+    ),
 )
 _SHAPE_FLAGS = (
-    click.option("--batch", type=click.IntRange(1), help="Largest batch of the plans."),
+    click.option(
+        "--batch", type=click.IntRange(1), metavar="N", help="Largest batch of the plans."
+    ),
     click.option("--shapes", metavar="NAME:1x3x640x640", help="One fixed shape."),
     click.option("--minShapes", "min_shapes", metavar="SHAPES", help="Smallest shapes."),
     click.option("--optShapes", "opt_shapes", metavar="SHAPES", help="Most common shapes."),

@@ -25,7 +25,7 @@ from trtconvert.guess import recipe_for
 from trtconvert.load import load_model
 
 
-@click.command("audit")
+@click.command("audit", short_help="Say what is wrong with calibration images or feeding.")
 @click.argument("model", type=PATH)
 @click.option("--calib", type=PATH, required=True, metavar="DIR", help="Images to calibrate on.")
 @click.option("--calib-images", type=click.IntRange(1), metavar="N", help="How many of them.")

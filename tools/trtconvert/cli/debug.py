@@ -30,7 +30,7 @@ from visionrt.atomic import write_bytes
 _ROWS = 20
 
 
-@click.command()
+@click.command(short_help="Show the error of each node in FP16 or INT8.")
 @click.argument("model", type=PATH)
 @click.option("--precision", type=click.Choice(("fp16", "bf16", "int8")), required=True)
 @click.option("--images", type=PATH, required=True, metavar="DIR", help="Images to measure on.")

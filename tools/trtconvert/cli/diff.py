@@ -25,7 +25,12 @@ _MOST_ROWS = 30
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
 @click.option("--data", type=PATH, required=True, metavar="DIR", help="Images to compare on.")
-@click.option("--confidence", type=SHARE, help="Score threshold of both. Default: their recipes'.")
+@click.option(
+    "--confidence",
+    type=SHARE,
+    metavar="P",
+    help="Score threshold of both. Default: their recipes'.",
+)
 @click.option(
     "--worst",
     type=click.IntRange(0),

@@ -45,7 +45,7 @@ def guess(
 ) -> None:
     """Print the recipe of MODEL, and where each field comes from.
 
-    Exits with 2, and the choices, where something is not to be told.
+    Exits with 2 and lists the choices where the model leaves one.
     """
     recipe, shapes = take_recipe_flags(flags), take_shape_flags(flags)
     loaded = load_model(model, recipe.graph_edits)

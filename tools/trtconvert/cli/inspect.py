@@ -18,7 +18,7 @@ _FACTS = (
 )
 
 
-@click.command()
+@click.command(short_help="Show what a model or an engine file holds.")
 @click.argument("file", type=PATH)
 @json_flag
 def inspect(file: Path, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from trtconvert.reverify import reverify
 from trtconvert.verify import MaxDrop
 
 
-@click.command()
+@click.command(short_help="Compare ENGINE with its model again.")
 @click.argument("engine", type=PATH)
 @click.option("--reference", type=PATH, required=True, help="The float32 ONNX model.")
 @click.option("--images", type=PATH, required=True, metavar="DIR", help="Images to compare on.")
