@@ -8,7 +8,7 @@ so a model that lost too much costs no build.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from trtconvert.audited import audit_calibration, choose_images
 from trtconvert.building import build_plans, chosen_targets, notes_on, tuned_twin
@@ -52,6 +52,7 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
     evidence = evidence_for(loaded.model, recipe, options, warnings)
     evidence.check(options.allowed_drop)
     edits = check_edits(loaded.stages, recipe.preprocess, evidence.images, warnings)
+    loaded = replace(loaded, stages=())  # they hold the original graph
     audit = audit_calibration(evidence, options, progress, warnings)
     choice = choose_precision(clean, evidence, options, progress, warnings)
     typed = choice.typed
