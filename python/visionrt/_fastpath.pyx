@@ -8,11 +8,14 @@ from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_STRIDES, PyBuffer_Release,
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
-from libc.math cimport exp
 from libc.stdint cimport int32_t
 from libc.string cimport memcpy
 
 import numpy as np
+
+cdef extern from "decode/exp_sum.h" nogil:
+    double visionrt_exp(double x)
+    double visionrt_exp_sum(const float* values, size_t count, double peak)
 
 cdef object _empty = np.empty
 cdef object _int32 = np.dtype(np.int32)
@@ -129,12 +132,9 @@ cdef Py_ssize_t _take_best(const float* logits, Py_ssize_t n, Py_ssize_t k, Py_s
         for i in range(n):
             if logits[i] > peak:
                 peak = logits[i]
-        for i in range(n):
-            # inf - inf would be NaN; an infinite logit has all the probability.
-            if logits[i] == peak:
-                total += 1.0
-            else:
-                total += exp(logits[i] - peak)
+        total = visionrt_exp_sum(logits, n, peak)
         for j in range(taken):
-            values[j] = <float>((1.0 if values[j] == peak else exp(values[j] - peak)) / total)
+            # inf - inf would be NaN; an infinite logit has all the probability.
+            values[j] = <float>((1.0 if values[j] == peak else visionrt_exp(values[j] - peak))
+                                / total)
     return taken
