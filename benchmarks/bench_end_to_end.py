@@ -25,6 +25,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     """One intra-op thread, like the engine it is compared with."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 4
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
@@ -126,7 +127,36 @@ def detector_case() -> Case:
     )
 
 
+def segmenter_case() -> Case:
+    """A 1080p frame through a segmenter; the floor is its engine alone."""
+    path = MODELS / "selfie_segmentation.onnx"
+    spec = PreprocessSpec(resize="stretch", size=(256, 256))
+    recipe = Recipe(
+        "segment", "logits", spec, head_options={"form": "probability", "layout": "nhwc"}
+    )
+    model = Model(recipe, OnnxRuntimeBackend(path, threads=1))
+    engine = session(path)
+    (info,) = engine.get_inputs()
+    photo = frame(1080, 1920)
+
+    def script() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        small = cv2.cvtColor(cv2.resize(photo, (256, 256)), cv2.COLOR_BGR2RGB)
+        chw = np.ascontiguousarray((small.astype(np.float32) / 255).transpose(2, 0, 1))[None]
+        share = engine.run(None, {info.name: chw})[0].reshape(256, 256)
+        shares = cv2.resize(share, (1920, 1080))
+        mask = (shares >= 0.5).astype(np.uint8)
+        return mask, np.where(mask, shares, 1 - shares)
+
+    ready = np.zeros((1, 3, 256, 256), np.float32)
+    return Case(
+        "selfie_segmentation, 1080p array",
+        {OURS: lambda: model(photo), "script": script},
+        targets={"script": 1.0},
+        floor=lambda: engine.run(None, {info.name: ready}),
+    )
+
+
 def cases() -> list[Case]:
     """Every case of this stage; one thread each."""
     cv2.setNumThreads(1)
-    return [glue_case(), classifier_case(), detector_case()]
+    return [glue_case(), classifier_case(), detector_case(), segmenter_case()]

@@ -45,6 +45,7 @@ class Case:
         gap_us: where set, ours minus its first peer is aimed at so many microseconds at most.
         pause_s: before each timing, for candidates whose idle threads spin for a while and would
             take a core from the next one.
+        warm_up: rounds before those that count.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Case:
     floor: Callable[[], object] | None = None
     gap_us: float | None = None
     pause_s: float = 0.0
+    warm_up: int = 3
 
 
 @dataclass
@@ -107,7 +109,7 @@ class Measured:
 
 
 def measure(case: Case) -> Measured:
-    """Time every candidate ``case.rounds`` times, in turn, after a warm-up of three rounds.
+    """Time every candidate ``case.rounds`` times, in turn, after a warm-up.
 
     Each round begins with another candidate, so that none always follows the same one.
     """
@@ -116,7 +118,7 @@ def measure(case: Case) -> Measured:
         candidates[FLOOR] = case.floor
     times: dict[str, list[float]] = {name: [] for name in candidates}
     order = list(candidates)
-    for round_number in range(-3, case.rounds):
+    for round_number in range(-case.warm_up, case.rounds):
         for name in order:
             time.sleep(case.pause_s)
             started = time.perf_counter()

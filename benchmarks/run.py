@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bench_conversion
 import bench_detections
 import bench_end_to_end
 import bench_engine
@@ -21,6 +22,7 @@ MODULES = {
     "end_to_end": bench_end_to_end,
     "files": bench_files,
     "engine": bench_engine,
+    "conversion": bench_conversion,
 }
 IMAGES, ALL_IMAGES = 2_000, 10_000
 FULL_ROUNDS = 30

@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
   visionrt::bind_nms(m);
   visionrt::bind_decode(m);
   visionrt::bind_masks(m);
+  visionrt::bind_class_masks(m);
   visionrt::bind_cuda(m);
   visionrt::bind_graph(m);
   visionrt::bind_dlpack(m);

@@ -8,6 +8,8 @@ add_custom_command(
   COMMENT "Cythonizing _fastpath.pyx"
   VERBATIM)
 Python_add_library(_fastpath MODULE "${fastpath_c}" WITH_SOABI)
-target_include_directories(_fastpath PRIVATE ${Python_NumPy_INCLUDE_DIRS})
+target_include_directories(_fastpath PRIVATE ${Python_NumPy_INCLUDE_DIRS}
+                           "${CMAKE_SOURCE_DIR}/csrc")
 target_compile_definitions(_fastpath PRIVATE NPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION)
-target_compile_options(_fastpath PRIVATE -O3)
+# Comparisons may become blends, and loops with them vectors; no result changes.
+target_compile_options(_fastpath PRIVATE -O3 -fno-trapping-math)

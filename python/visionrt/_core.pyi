@@ -18,6 +18,8 @@ __all__: list[str] = [
     "Graph",
     "GraphRecording",
     "PreprocessPlan",
+    "binary_mask",
+    "class_mask",
     "cpu_level",
     "cpu_levels",
     "cuda_decode_ssd",
@@ -173,6 +175,38 @@ class Graph:
         Takes over the addresses, sizes and arguments of a recording of the same sequence of
         work, for later launches. Returns '', or why it cannot, when nothing changed.
         """
+
+def binary_mask(
+    scores: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    is_logit: bool,
+    threshold: typing.SupportsFloat | typing.SupportsIndex,
+    x0: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+    wx: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    y0: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+    wy: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+) -> tuple[numpy.typing.NDArray[numpy.uint8], numpy.typing.NDArray[numpy.float32]]:
+    """
+    The same of one class, float32 [1, h, w], whose sample, or the logistic function of it, is
+    a probability p: mask uint8 [H, W] is p >= threshold, and the confidence float32 [H, W] p
+    there, 1 - p elsewhere. Releases the GIL.
+    """
+
+def class_mask(
+    scores: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    values: typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None,
+    x0: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+    wx: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    y0: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+    wy: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+) -> tuple[numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], numpy.typing.NDArray[numpy.float32]]:
+    """
+    The class of each pixel of an image from scores float32 [classes, h, w]: those are sampled
+    bilinearly, and compared. Column j lies between columns x0[j] and x0[j] + 1 of the grid,
+    with weight wx[j] on the latter; rows likewise. A negative x0 or y0, which only the ends
+    may have, is outside: class 0, confidence 0. Ties go to the lower class.
+    Returns (mask [H, W] uint8, or uint16 above 256 classes; float32 [H, W], the sample of
+    `values`, of the shape of scores, of that class; None: of the scores). Releases the GIL.
+    """
 
 def cpu_level() -> str:
     """

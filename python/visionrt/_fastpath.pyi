@@ -9,11 +9,3 @@ def softmax_top_k(
     softmax: bool = True,
     allowed: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]: ...
-def argmax_upsampled(
-    scores: NDArray[np.float32],
-    values: NDArray[np.float32] | None,
-    x0: NDArray[np.int32],
-    wx: NDArray[np.float32],
-    y0: NDArray[np.int32],
-    wy: NDArray[np.float32],
-) -> tuple[NDArray[np.uint16], NDArray[np.float32]]: ...

@@ -8,11 +8,14 @@ from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_STRIDES, PyBuffer_Release,
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
-from libc.math cimport exp
-from libc.stdint cimport int32_t, uint16_t
+from libc.stdint cimport int32_t
 from libc.string cimport memcpy
 
 import numpy as np
+
+cdef extern from "decode/exp_sum.h" nogil:
+    double visionrt_exp(double x)
+    double visionrt_exp_sum(const float* values, size_t count, double peak)
 
 cdef object _empty = np.empty
 cdef object _int32 = np.dtype(np.int32)
@@ -129,76 +132,9 @@ cdef Py_ssize_t _take_best(const float* logits, Py_ssize_t n, Py_ssize_t k, Py_s
         for i in range(n):
             if logits[i] > peak:
                 peak = logits[i]
-        for i in range(n):
-            # inf - inf would be NaN; an infinite logit has all the probability.
-            if logits[i] == peak:
-                total += 1.0
-            else:
-                total += exp(logits[i] - peak)
+        total = visionrt_exp_sum(logits, n, peak)
         for j in range(taken):
-            values[j] = <float>((1.0 if values[j] == peak else exp(values[j] - peak)) / total)
+            # inf - inf would be NaN; an infinite logit has all the probability.
+            values[j] = <float>((1.0 if values[j] == peak else visionrt_exp(values[j] - peak))
+                                / total)
     return taken
-
-
-def argmax_upsampled(const float[:, :, ::1] scores not None, const float[:, :, ::1] values,
-                     const int32_t[::1] x0 not None, const float[::1] wx not None,
-                     const int32_t[::1] y0 not None, const float[::1] wy not None):
-    """Bilinear samples of (C, h, w) ``scores`` on a grid of H x W points, and their argmax.
-
-    Point (i, j) lies between rows y0[i] and y0[i] + 1 with weight wy[i] on the latter, and
-    likewise in x; an index past the last row or column means that one. A negative x0 or y0 is
-    outside: class 0, value 0. Ties go to the lower class.
-
-    Returns:
-        class uint16 [H, W]; and float32 [H, W], ``values`` (of the same shape as ``scores``; None
-        means the scores) of that class, sampled at the same point.
-    """
-    cdef Py_ssize_t classes = scores.shape[0], h = scores.shape[1], w = scores.shape[2]
-    cdef Py_ssize_t height = y0.shape[0], width = x0.shape[0], i, j, c, top, low, left, right
-    cdef float sample, fraction
-    if wx.shape[0] != width or wy.shape[0] != height or not 1 <= classes <= 65536:
-        raise ValueError("one weight per point, and 1...65536 classes")
-    if values is None:
-        values = scores
-    if values.shape[0] != classes or values.shape[1] != h or values.shape[2] != w:
-        raise ValueError("values of the shape of scores")
-    if (width and max(x0) >= w) or (height and max(y0) >= h):
-        raise IndexError(f"a point outside of {h} x {w} scores")
-    ids_array = np.zeros((height, width), dtype=np.uint16)
-    out_array = np.zeros((height, width), dtype=np.float32)
-    row_array = np.empty(w + 1, dtype=np.float32)
-    best_array = np.empty(width, dtype=np.float32)
-    cdef uint16_t[:, ::1] ids = ids_array
-    cdef float[:, ::1] out = out_array
-    cdef float[::1] row = row_array, best = best_array
-    with nogil:
-        for i in range(height):
-            top = y0[i]
-            if top < 0:
-                continue
-            low = top + 1 if top + 1 < h else h - 1
-            for c in range(classes):
-                # Blend the two source rows once per class; the image's row is mostly wider.
-                for j in range(w):
-                    row[j] = scores[c, top, j] + wy[i] * (scores[c, low, j] - scores[c, top, j])
-                row[w] = row[w - 1]
-                for j in range(width):
-                    left = x0[j]
-                    if left < 0:
-                        continue
-                    sample = row[left] + wx[j] * (row[left + 1] - row[left])
-                    if c == 0 or sample > best[j]:
-                        best[j] = sample
-                        ids[i, j] = <uint16_t>c
-            for j in range(width):
-                left = x0[j]
-                if left < 0:
-                    continue
-                right = left + 1 if left + 1 < w else w - 1
-                c = ids[i, j]
-                fraction = values[c, top, left] + wy[i] * (values[c, low, left]
-                                                           - values[c, top, left])
-                sample = values[c, top, right] + wy[i] * (values[c, low, right]
-                                                          - values[c, top, right])
-                out[i, j] = fraction + wx[j] * (sample - fraction)
-    return ids_array, out_array

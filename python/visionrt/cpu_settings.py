@@ -47,6 +47,7 @@ class CpuChoice:
         stream: for :meth:`visionrt.model.Model.stream`.
         call_ms: the engine's time of one run, by ``call``.
         stream_per_second: its runs a second, by ``stream``.
+        doubt: why another choice may have been better, for people; empty where nothing says so.
     """
 
     cpu: str
@@ -54,6 +55,7 @@ class CpuChoice:
     stream: CpuSettings
     call_ms: float
     stream_per_second: float
+    doubt: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON types."""
@@ -68,6 +70,7 @@ class CpuChoice:
             stream=_settings(value["stream"]),
             call_ms=float(value["call_ms"]),
             stream_per_second=float(value["stream_per_second"]),
+            doubt=str(value.get("doubt", "")),
         )
 
 

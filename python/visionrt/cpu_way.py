@@ -54,6 +54,8 @@ def cpu_way(backend: str | None, threads: int | None, tuned: CpuChoice | None) -
             why = f"{settings.backend}, which was fastest here, is not installed"
             return CpuWay(call, stream, f"CPU settings: the default; {why}")
     note = f"CPU settings: as tuned on this CPU (call: {tuned.call}; stream: {tuned.stream})"
+    if tuned.doubt:
+        note += f"; timed badly: {tuned.doubt} (visionrt tune)"
     return CpuWay(tuned.call, tuned.stream, note)
 
 

@@ -23,6 +23,11 @@ _BLOCK_RUNS = 30
 _TOO_SHORT_MS = 0.3
 # A second library must pay for itself: its import, and its memory.
 _GAIN = 1.03
+# Runs of one thread each, as many as cores, had 94 % of them and more on an idle machine of two; 61
+# to 84 % beside a process or two, which was enough to choose other settings for a call.
+_LEAST_SHARE = 0.9
+# Rounds of the same candidate differed by up to 20 % on an idle machine.
+_MOST_SPREAD = 1.35
 
 Progress = Callable[[int, int], None]
 
@@ -62,6 +67,8 @@ def tune(model: bytes, progress: Progress = lambda done, total: None) -> CpuChoi
             return CpuChoice(cpu_signature(), CpuSettings(threads=1), first, call_ms, rate)
     calls: dict[CpuSettings, float] = {}
     rates: dict[CpuSettings, float] = {}
+    spreads: list[float] = []
+    shares: list[float] = []
     tried = candidates(cores)
     for index, settings in enumerate(tried):
         progress(index, len(tried))
@@ -76,11 +83,36 @@ def tune(model: bytes, progress: Progress = lambda done, total: None) -> CpuChoi
             if settings.streams == 1 or settings.threads == 1:
                 alone = CpuSettings(settings.backend, settings.threads)
                 calls.setdefault(alone, min(runner.call_ms() for _ in range(_ROUNDS)))
-            rates[settings] = max(runner.per_second() for _ in range(_ROUNDS))
+            rounds = [runner.per_second() for _ in range(_ROUNDS)]
+            spreads.append(max(rounds) / min(rounds))
+            if settings.threads == 1:  # the threads of one run may well wait for each other
+                shares.append(runner.best_share / cores)
+            rates[settings] = max(rounds)
     progress(len(tried), len(tried))
     call = _fastest(calls, lambda figure: 1 / figure)
     stream = _fastest(rates, lambda figure: figure)
-    return CpuChoice(cpu_signature(), call.settings, stream.settings, call.figure, stream.figure)
+    return CpuChoice(
+        cpu_signature(),
+        call.settings,
+        stream.settings,
+        call.figure,
+        stream.figure,
+        doubt(min(shares), float(np.median(spreads))),
+    )
+
+
+def doubt(share: float, spread: float) -> str:
+    """Why timings are not to be trusted, for people; empty where nothing says so.
+
+    Args:
+        share: CPU time over wall time and cores, in a good round of runs that never wait.
+        spread: the best over the worst of rounds that did the same.
+    """
+    if share < _LEAST_SHARE:
+        return f"only {share:.0%} of the cores' time was to be had, as beside other processes"
+    if spread > _MOST_SPREAD:
+        return f"rounds that did the same differed {spread:.1f}-fold"
+    return ""
 
 
 def tune_file(path: Path, progress: Progress = lambda done, total: None) -> CpuChoice:
@@ -123,6 +155,7 @@ class _Runner:
             threads=settings.threads,
             streams=settings.streams,
         )
+        self.best_share = 0.0  # the most CPU time over wall time of a block of per_second
         # As in Model.stream: one more than the engine runs, where it runs one at a time.
         callers = max(2, settings.streams)
         try:
@@ -145,7 +178,7 @@ class _Runner:
 
     def per_second(self) -> float:
         """Runs a second of a block in which every stream is busy."""
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         end = started + _BLOCK_S
         counts = [0] * len(self._runs)
         errors: list[Exception] = []
@@ -167,7 +200,9 @@ class _Runner:
             thread.join()
         if errors:
             raise errors[0]
-        return sum(counts) / (time.perf_counter() - started)
+        took = time.perf_counter() - started
+        self.best_share = max(self.best_share, (time.process_time() - used) / took)
+        return sum(counts) / took
 
     def __enter__(self) -> _Runner:
         return self

@@ -45,6 +45,12 @@ def test_candidates_take_turns_and_warm_up_is_not_counted() -> None:
     assert result.peers == ["peer"]
 
 
+def test_a_slow_case_warms_up_for_as_long_as_it_says() -> None:
+    calls: list[str] = []
+    measure(Case("slow", {OURS: lambda: calls.append("ours")}, rounds=2, warm_up=1))
+    assert len(calls) == 3
+
+
 def test_ratios_are_taken_round_by_round() -> None:
     result = measured()
     # 3, 4 and 2 times; ours is 2, 4 and 1 times the floor.

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from real_models import MEAN_COLOR_RECIPE, RED, mean_color_model, model_path, plain, write_engine
+from real_models import (
+    MEAN_COLOR_RECIPE,
+    RECIPES,
+    RED,
+    mean_color_model,
+    model_path,
+    plain,
+    write_engine,
+)
 
 import visionrt
 from visionrt import cpu_way, tuning
@@ -71,6 +82,41 @@ def test_a_run_too_short_to_matter_is_not_timed_at_length(monkeypatch: pytest.Mo
     choice = tuning.tune(mean_color_model())
     assert choice.call == ALONE
     assert choice.stream == CpuSettings(threads=1, streams=usable_cores())
+
+
+@pytest.mark.parametrize(
+    ("share", "spread", "said"),
+    [(1.0, 1.1, ""), (0.91, 1.3, ""), (0.75, 1.1, "only 75%"), (0.99, 1.8, "differed 1.8-fold")],
+)
+def test_doubtful_timings_are_told_from_good_ones(share: float, spread: float, said: str) -> None:
+    assert (said in tuning.doubt(share, spread)) if said else tuning.doubt(share, spread) == ""
+
+
+@pytest.fixture
+def _busy_machine() -> Iterator[None]:
+    """Two processes a core that never rest."""
+    command = [sys.executable, "-S", "-c", "while True: pass"]
+    others = [subprocess.Popen(command) for _ in range(2 * usable_cores())]
+    yield
+    for other in others:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.usefixtures("_busy_machine")
+def test_a_busy_machine_is_noticed_stored_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.engine"
+    write_engine(
+        path, model_path("selfie_segmentation").read_bytes(), RECIPES["selfie_segmentation"]
+    )
+    assert run(["tune", str(path)]) == 0
+    warning = capsys.readouterr().err
+    assert "warning: only " in warning
+    assert "repeat this on a quiet machine" in warning
+    with visionrt.load(path, device="cpu") as model:
+        assert "timed badly: only " in model.explain()
 
 
 def test_another_library_must_gain() -> None:

@@ -107,9 +107,22 @@ def build_plans(
 
 
 def tuned_twin(
-    targets: Sequence[Target], twin: ModelProto, options: BuildOptions, progress: Progress
+    targets: Sequence[Target],
+    twin: ModelProto,
+    options: BuildOptions,
+    progress: Progress,
+    warnings: list[str],
 ) -> CpuChoice | None:
-    """How the twin runs fastest on this machine; None where the output holds none. Blocks."""
+    """How the twin runs fastest on this machine; None where the output holds none. Blocks.
+
+    What makes the timings doubtful is added to ``warnings``.
+    """
     if options.kind != "engine" or not any(target.backend == CPU for target in targets):
         return None
-    return tune(twin.SerializeToString(), lambda d, n: progress("Timing the CPU twin", d, n))
+    choice = tune(twin.SerializeToString(), lambda d, n: progress("Timing the CPU twin", d, n))
+    if choice.doubt:
+        warnings.append(
+            f"the CPU twin was timed badly: {choice.doubt}; repeat it on a quiet machine: "
+            "visionrt tune ENGINE"
+        )
+    return choice

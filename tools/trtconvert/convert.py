@@ -60,7 +60,7 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         typed, choice.agreement, evidence, options, progress
     )
     plans = build_plans(targets, typed.model, ranges, progress)
-    cpu = tuned_twin(targets, typed.twin, options, progress)
+    cpu = tuned_twin(targets, typed.twin, options, progress, warnings)
     warnings += notes_on(typed.precision, targets)
 
     report = Report(

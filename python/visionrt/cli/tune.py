@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from visionrt.cli.progress import ProgressLine
@@ -24,6 +25,11 @@ def run(args: argparse.Namespace) -> int:
     total = len(candidates(usable_cores()))
     with ProgressLine(total, enabled=not args.quiet) as line:
         choice = tune_file(args.engine, lambda done, _: line.step(done, "timing"))
+    if choice.doubt and not args.quiet:
+        sys.stderr.write(
+            f"warning: {choice.doubt}; another choice may be better: repeat this on a quiet "
+            "machine\n"
+        )
     if args.json:
         print(json.dumps(choice.to_json()))
     elif not args.quiet:

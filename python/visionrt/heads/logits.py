@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visionrt import _fastpath
+from visionrt import _core
 from visionrt.heads.base import (
     Frame,
     as_float32,
@@ -31,7 +31,6 @@ from visionrt.heads.base import (
     choice,
     output_named,
 )
-from visionrt.heads.classifier import sigmoid
 from visionrt.manifest import TensorInfo
 from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
@@ -49,7 +48,7 @@ class LogitsHead:
         threshold = options.get("threshold", 0.5)
         if not (isinstance(threshold, (int, float)) and 0 < threshold < 1):
             raise bad_option(recipe, "threshold", "a number between 0 and 1", threshold)
-        self._threshold = np.float32(threshold)
+        self._threshold = float(threshold)
         self._names = recipe.labels
         self._tensor_hw = recipe.preprocess.size
 
@@ -73,40 +72,28 @@ class LogitsHead:
 
     def _one(self, scores: NDArray[Any], frame: Frame, options: PredictOptions) -> Segmentation:
         x0, wx, y0, wy = _sampling(frame, self._tensor_hw, scores.shape[1:])
+        mask: NDArray[np.uint8] | NDArray[np.uint16]
         if self._form == "argmax":
             mask, confidence = _nearest(scores[0], x0, wx, y0, wy)
+            if mask.max() < 256:
+                mask = mask.astype(np.uint8)
         elif len(scores) == 1:
-            mask, confidence = self._binary(as_float32(scores), x0, wx, y0, wy)
+            is_logit = self._form == "logits"
+            mask, confidence = _core.binary_mask(
+                as_float32(scores), is_logit, self._threshold, x0, wx, y0, wy
+            )
         else:
             scores = as_float32(scores)
             values = _softmax(scores) if self._form == "logits" else None
-            mask, confidence = _fastpath.argmax_upsampled(scores, values, x0, wx, y0, wy)
+            mask, confidence = _core.class_mask(scores, values, x0, wx, y0, wy)
         if options.classes is not None:
             mask[~np.isin(mask, options.classes)] = 0
-        top = int(mask.max()) if self._form == "argmax" else len(scores) - 1
         return Segmentation(
             image_hw=frame.image_hw,
             names=self._names,
-            mask=mask.astype(np.uint8) if top < 256 else mask,
+            mask=mask,
             confidence=confidence,
         )
-
-    def _binary(
-        self,
-        scores: NDArray[np.float32],
-        x0: NDArray[np.int32],
-        wx: NDArray[np.float32],
-        y0: NDArray[np.int32],
-        wy: NDArray[np.float32],
-    ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-        _, probability = _fastpath.argmax_upsampled(scores, None, x0, wx, y0, wy)
-        if self._form == "logits":
-            probability = sigmoid(probability)
-        mask = probability >= self._threshold
-        confidence = np.where(mask, probability, 1 - probability)
-        outside = (y0 < 0)[:, None] | (x0 < 0)
-        mask[outside], confidence[outside] = False, 0
-        return mask.astype(np.uint16), confidence
 
 
 def _sampling(
@@ -114,7 +101,7 @@ def _sampling(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
     """Where each column and row of the image samples the grid: (x0, wx, y0, wy).
 
-    See :func:`visionrt._fastpath.argmax_upsampled`.
+    See :func:`visionrt._core.class_mask`.
     """
     g, (height, width) = frame.geometry, frame.image_hw
     x0, wx = _axis(width, g.scale_x, g.offset_x, g.resized_w, tensor_hw[1], grid_hw[1])
