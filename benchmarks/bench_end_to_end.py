@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bench_preprocess import frame
 from harness import OURS, Case
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
-from visionrt.heads.ssd import anchors_from
+from visionrt.heads.anchor_options import anchors_from
 from visionrt.model import Model
 from visionrt.preprocess import Preprocessor
 from visionrt.recipe import Recipe
@@ -89,7 +89,7 @@ def detector_case() -> Case:
     (info,) = engine.get_inputs()
     image = cv2.imread(str(MODELS.parent / "images" / "rocket.jpg"))
     photo = cv2.resize(image, (1920, 1080))
-    anchors = anchors_from(recipe)
+    anchors = anchors_from(recipe).all()
 
     def tensor_of(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         small = cv2.cvtColor(cv2.resize(image, (300, 300)), cv2.COLOR_BGR2RGB)
