@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from visionrt.backends import TWINS, open_twin
-from visionrt.backends.base import Backend, BindingBackend
+from visionrt.backends import TWINS
+from visionrt.contest import contest
+from visionrt.cpu_runner import CpuRunner
 from visionrt.cpu_settings import CpuChoice, CpuSettings, cpu_signature, usable_cores
 from visionrt.engine_file import EngineFile, write_engine_file
 from visionrt.errors import EngineFileError, MissingDependencyError, ModelError
 
 _ROUNDS = 3  # each candidate is timed in so many blocks; the best one counts
-_BLOCK_S = 0.12
-_BLOCK_RUNS = 30
 # Below this a frame's time is elsewhere, and the choice of an engine cannot be told from noise.
 _TOO_SHORT_MS = 0.3
-# A second library must pay for itself: its import, and its memory.
-_GAIN = 1.03
+# Alone and one after the other, candidates were misjudged by up to 20 %: those within _NEAR of the
+# best are timed again in turn.
+_NEAR = 1.5
+_FINALISTS = 3
+_FINAL_S = 8.0
+_FINALS = 2  # of calls, and of streams
+# Of the cost of a run, in the median round: what another library than the first has to save.
+_GAIN = 1.01
 # Runs of one thread each, as many as cores, had 94 % of them and more on an idle machine of two; 61
 # to 84 % beside a process or two, which was enough to choose other settings for a call.
 _LEAST_SHARE = 0.9
@@ -34,16 +39,21 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Timed:
-    """A candidate and its figure: milliseconds of a run, or runs a second."""
+    """A candidate and its cost: milliseconds of a call, or seconds a run of a stream."""
 
     settings: CpuSettings
-    figure: float
+    cost: float
 
 
 def candidates(cores: int, backends: Sequence[str] = TWINS) -> list[CpuSettings]:
     """Every way that is tried: all, half or one of the cores for a run, and the rest for others."""
     shares = dict.fromkeys((cores, max(1, cores // 2), 1))
     return [CpuSettings(b, threads, cores // threads) for b in backends for threads in shares]
+
+
+def step_count() -> int:
+    """How many steps :func:`tune` tells of on this machine: a candidate or a final each."""
+    return len(candidates(usable_cores())) + _FINALS
 
 
 def tune(model: bytes, progress: Progress = lambda done, total: None) -> CpuChoice:
@@ -53,7 +63,7 @@ def tune(model: bytes, progress: Progress = lambda done, total: None) -> CpuChoi
 
     Args:
         model: the twin's ONNX bytes.
-        progress: told how many of how many blocks are over.
+        progress: told how many of how many steps are over.
 
     Raises:
         ModelError: ONNX Runtime refuses the graph.
@@ -61,20 +71,20 @@ def tune(model: bytes, progress: Progress = lambda done, total: None) -> CpuChoi
     """
     cores = usable_cores()
     first = CpuSettings(threads=1, streams=cores)
-    with _Runner(model, first) as runner:
+    with CpuRunner(model, first) as runner:
         if runner.call_ms() < _TOO_SHORT_MS:
             call_ms, rate = runner.call_ms(), runner.per_second()
             return CpuChoice(cpu_signature(), CpuSettings(threads=1), first, call_ms, rate)
     calls: dict[CpuSettings, float] = {}
-    rates: dict[CpuSettings, float] = {}
+    costs: dict[CpuSettings, float] = {}
     spreads: list[float] = []
     shares: list[float] = []
     tried = candidates(cores)
     for index, settings in enumerate(tried):
-        progress(index, len(tried))
+        progress(index, len(tried) + _FINALS)
         # One engine at a time: the threads of an idle one spin for a while, and take a core.
         try:
-            runner = _Runner(model, settings)
+            runner = CpuRunner(model, settings)
         except (MissingDependencyError, ModelError):
             if settings.backend == TWINS[0]:
                 raise
@@ -87,16 +97,18 @@ def tune(model: bytes, progress: Progress = lambda done, total: None) -> CpuChoi
             spreads.append(max(rounds) / min(rounds))
             if settings.threads == 1:  # the threads of one run may well wait for each other
                 shares.append(runner.best_share / cores)
-            rates[settings] = max(rounds)
-    progress(len(tried), len(tried))
-    call = _fastest(calls, lambda figure: 1 / figure)
-    stream = _fastest(rates, lambda figure: figure)
+            costs[settings] = 1 / max(rounds)
+    progress(len(tried), len(tried) + _FINALS)
+    call = _final(model, calls, CpuRunner.burst_ms)
+    progress(len(tried) + 1, len(tried) + _FINALS)
+    stream = _final(model, costs, lambda runner: 1 / runner.per_second())
+    progress(len(tried) + _FINALS, len(tried) + _FINALS)
     return CpuChoice(
         cpu_signature(),
         call.settings,
         stream.settings,
-        call.figure,
-        stream.figure,
+        call.cost,
+        1 / stream.cost,
         doubt(min(shares), float(np.median(spreads))),
     )
 
@@ -135,88 +147,26 @@ def tune_file(path: Path, progress: Progress = lambda done, total: None) -> CpuC
     return choice
 
 
-def _fastest(figures: dict[CpuSettings, float], speed: Callable[[float], float]) -> Timed:
-    """The fastest; of another library than the first only where it gains."""
-    best = max(figures, key=lambda settings: speed(figures[settings]))
-    own = [settings for settings in figures if settings.backend == TWINS[0]]
-    first = max(own, key=lambda settings: speed(figures[settings]))
-    if speed(figures[best]) < _GAIN * speed(figures[first]):
-        best = first
-    return Timed(best, figures[best])
+def _final(
+    model: bytes, screened: dict[CpuSettings, float], cost: Callable[[CpuRunner], float]
+) -> Timed:
+    """The least cost, timed again among those that came near; all of them stay open meanwhile.
 
-
-class _Runner:
-    """An engine with a bound run per stream; a context manager that closes it."""
-
-    def __init__(self, model: bytes, settings: CpuSettings) -> None:
-        self._backend = open_twin(
-            model,
-            backend=settings.backend,
-            threads=settings.threads,
-            streams=settings.streams,
+    The default is the best of the first library: a second one must pay for itself, with its import
+    and its memory.
+    """
+    ranked = sorted(screened, key=screened.__getitem__)
+    default = next(settings for settings in ranked if settings.backend == TWINS[0])
+    near = [s for s in ranked if screened[s] <= _NEAR * screened[ranked[0]]][:_FINALISTS]
+    if len(near) == 1:
+        return Timed(near[0], screened[near[0]])
+    with contextlib.ExitStack() as stack:
+        runners = {s: stack.enter_context(CpuRunner(model, s)) for s in near}
+        costs = contest(
+            {s: functools.partial(cost, runner) for s, runner in runners.items()},
+            default,
+            gain=_GAIN,
+            most_s=_FINAL_S,
         )
-        self.best_share = 0.0  # the most CPU time over wall time of a block of per_second
-        # As in Model.stream: one more than the engine runs, where it runs one at a time.
-        callers = max(2, settings.streams)
-        try:
-            self._runs = [_bound(self._backend) for _ in range(callers)]
-            for run in self._runs:
-                run()  # the first run allocates
-        except BaseException:
-            self._backend.close()
-            raise
-
-    def call_ms(self) -> float:
-        """Median of a block of runs, one at a time, milliseconds."""
-        times: list[float] = []
-        end = time.perf_counter() + _BLOCK_S
-        while not times or (len(times) < _BLOCK_RUNS and time.perf_counter() < end):
-            started = time.perf_counter()
-            self._runs[0]()
-            times.append(time.perf_counter() - started)
-        return float(np.median(times)) * 1e3
-
-    def per_second(self) -> float:
-        """Runs a second of a block in which every stream is busy."""
-        started, used = time.perf_counter(), time.process_time()
-        end = started + _BLOCK_S
-        counts = [0] * len(self._runs)
-        errors: list[Exception] = []
-
-        def work(index: int) -> None:
-            try:
-                while not counts[index] or (
-                    counts[index] < _BLOCK_RUNS and time.perf_counter() < end
-                ):
-                    self._runs[index]()
-                    counts[index] += 1
-            except ModelError as error:
-                errors.append(error)
-
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(counts))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]
-        took = time.perf_counter() - started
-        self.best_share = max(self.best_share, (time.process_time() - used) / took)
-        return sum(counts) / took
-
-    def __enter__(self) -> _Runner:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._runs = []
-        self._backend.close()
-
-
-def _bound(backend: Backend) -> Callable[[], object]:
-    feeds = {
-        info.name: np.zeros([s if isinstance(s, int) else 1 for s in info.shape], info.dtype)
-        for info in backend.inputs
-    }
-    if len(feeds) == 1 and isinstance(backend, BindingBackend):
-        return backend.bind(*feeds.popitem())
-    return lambda: backend.run(feeds)
+    winner, figure = next(iter(costs.items()))
+    return Timed(winner, figure)

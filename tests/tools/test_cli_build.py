@@ -125,6 +125,21 @@ def test_verifying_on_calibration_images_is_said(tiny, capsys):
     assert any("calibration images" in warning for warning in found["warnings"])
 
 
+@pytest.mark.usefixtures("busy_machine")
+def test_a_twin_timed_on_a_busy_machine_is_doubted_in_the_report(tmp_path, models, capsys):
+    arguments = ["build", str(models / "selfie_segmentation.onnx"), "--precision", "fp32"]
+    arguments += ["-o", str(tmp_path / "a.engine"), "--preprocess", "none,size=256x256"]
+    arguments += ["--task", "segment", "--target", "cpu", "--json"]
+    assert run(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    (doubt,) = [w for w in found["warnings"] if "timed badly" in w]
+    assert "only " in doubt
+    assert "repeat it on a quiet machine: visionrt tune ENGINE" in doubt
+    with EngineFile(tmp_path / "a.engine") as file:
+        assert file.manifest.cpu.doubt
+        assert file.manifest.cpu.doubt in doubt
+
+
 def loud(tiny):
     """A model with activations beyond float16's largest number."""
     model = tiny_classifier()

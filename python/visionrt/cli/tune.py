@@ -19,11 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Time, store and print."""
-    from visionrt.cpu_settings import usable_cores
-    from visionrt.tuning import candidates, tune_file
+    from visionrt.tuning import step_count, tune_file
 
-    total = len(candidates(usable_cores()))
-    with ProgressLine(total, enabled=not args.quiet) as line:
+    with ProgressLine(step_count(), enabled=not args.quiet) as line:
         choice = tune_file(args.engine, lambda done, _: line.step(done, "timing"))
     if choice.doubt and not args.quiet:
         sys.stderr.write(
