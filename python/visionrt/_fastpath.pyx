@@ -17,6 +17,7 @@ cdef extern from "decode/exp_sum.h" nogil:
     double visionrt_exp(double x)
     double visionrt_exp_sum(const float* values, size_t count, double peak)
 
+cdef object _contiguous = np.ascontiguousarray
 cdef object _empty = np.empty
 cdef object _int32 = np.dtype(np.int32)
 cdef object _float32 = np.dtype(np.float32)
@@ -68,17 +69,21 @@ def softmax_top_k(logits not None, Py_ssize_t k, Py_ssize_t offset=0, bint softm
     *all* logits, in double, or the logit itself. ``allowed`` is one byte per class id: 0 leaves the
     class out. Costs n + (values taken on the way) * k steps: k is meant small.
 
-    Reads ``logits``, C-contiguous float32 [n], by the buffer protocol: a typed memoryview of each
-    array took longer than the loops.
+    Reads ``logits``, float32 of n values in any shape, by the buffer protocol: a typed memoryview
+    of each array took longer than the loops. Where they are not C-contiguous, a copy is read.
     """
     cdef Py_buffer view, ids_view, values_view, copy_view
     cdef Py_ssize_t n, taken
     cdef const unsigned char* mask = NULL
-    PyObject_GetBuffer(logits, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
     try:
-        if view.ndim != 1 or view.format == NULL or view.format[0] != b"f":
-            raise ValueError("logits: one row of float32")
-        n = view.shape[0]
+        PyObject_GetBuffer(logits, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+    except (ValueError, BufferError):
+        logits = _contiguous(logits)
+        PyObject_GetBuffer(logits, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+    try:
+        if view.format == NULL or view.format[0] != b"f" or view.format[1] != 0:
+            raise ValueError("logits: float32")
+        n = view.len // <Py_ssize_t>sizeof(float)
         if offset < 0 or offset > n:
             raise ValueError(f"offset {offset} of {n} logits")
         if allowed is not None and allowed.shape[0] != n - offset:

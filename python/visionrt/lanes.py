@@ -21,16 +21,23 @@ class Lane:
     Attributes:
         tensor: the input of a full batch.
         runs: the engine bound to the first n images of ``tensor``, by n.
+        first: the part of ``tensor`` for one image.
     """
 
     tensor: NDArray[Any]
     runs: dict[int, Callable[[], Mapping[str, NDArray[Any]]]] = field(default_factory=dict)
+    first: NDArray[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = self.tensor[:1]
 
 
 class LanePool:
     """Lanes, lent to one call at a time, so that threads never share one.
 
     A lane is made when all others are busy; there are as many as threads ever called at once.
+    Taking and giving back is one atomic operation of a list: a lock is held only to make a lane,
+    and around the end.
 
     Args:
         shape: of the tensor of a full batch.
@@ -41,43 +48,49 @@ class LanePool:
         self._shape = shape
         self._dtype = dtype
         self._idle: list[Lane] = []
-        self._busy = 0
+        self._made = 0
         self._is_closed = False
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition()
 
     def take(self) -> Lane:
         """A lane of the caller's own until :meth:`give_back`. Raises UsageError when closed."""
-        with self._lock:
-            if self._is_closed:
-                raise UsageError("an open model", got="a closed one", fix="Load it again.")
-            self._busy += 1
-            if self._idle:
-                return self._idle.pop()
         try:
-            return Lane(np.zeros(self._shape, self._dtype))
-        except BaseException:
-            self._let_go(None)
-            raise
+            lane = self._idle.pop()
+        except IndexError:
+            return self._new()
+        if self._is_closed:
+            self.give_back(lane)
+            raise _closed()
+        return lane
 
     def give_back(self, lane: Lane) -> None:
         """Let the next caller have it."""
-        self._let_go(lane)
-
-    def _let_go(self, lane: Lane | None) -> None:
-        with self._lock:
-            self._busy -= 1
-            if self._is_closed:
+        self._idle.append(lane)
+        # Whoever closes looks at the list after the flag is set: one of the two sees the other.
+        if self._is_closed:
+            with self._changed:
                 self._changed.notify_all()
-            elif lane is not None:
-                self._idle.append(lane)
+
+    def _new(self) -> Lane:
+        with self._changed:
+            if self._is_closed:
+                raise _closed()
+            # Below the lock, so that none is made behind the back of who closes.
+            lane = Lane(np.zeros(self._shape, self._dtype))
+            self._made += 1
+            return lane
 
     def close(self) -> None:
         """Refuse new calls, and wait for those under way. May be called twice."""
         with self._changed:
             self._is_closed = True
+            self._changed.wait_for(lambda: len(self._idle) == self._made)
             self._idle.clear()
-            self._changed.wait_for(lambda: self._busy == 0)
+            self._made = 0
+
+
+def _closed() -> UsageError:
+    return UsageError("an open model", got="a closed one", fix="Load it again.")
 
 
 class SharedBackend:

@@ -108,7 +108,7 @@ class Model:
         """
         chosen = options_for(self.recipe, **options) if options else self._defaults
         if not isinstance(source, (list, tuple)):
-            return self._pipeline.run([source], chosen, color)[0]
+            return self._pipeline.run_one(source, chosen, color)
         size = self._pipeline.batch
         parts = [source[i : i + size] for i in range(0, len(source), size)]
         return [result for part in parts for result in self._pipeline.run(part, chosen, color)]
@@ -128,7 +128,7 @@ class Model:
                 self._executor = concurrent.futures.ThreadPoolExecutor(
                     self._workers, thread_name_prefix="visionrt"
                 )
-            return self._executor.submit(lambda: self._pipeline.run([frame], chosen, color)[0])
+            return self._executor.submit(lambda: self._pipeline.run_one(frame, chosen, color))
 
     @overload
     def stream(

@@ -27,7 +27,7 @@ _JPEG_DIVISORS = (8, 4, 2)  # libjpeg-turbo has other scales too, which take lon
 class Preprocessor:
     """Turns 8-bit images into the model's input tensor, as a :class:`PreprocessSpec` says.
 
-    Immutable; one object may be used from several threads.
+    Immutable to its users; one object may be used from several threads.
 
     Attributes:
         spec: the spec it was built from.
@@ -53,6 +53,8 @@ class Preprocessor:
             layout=spec.layout,
             dtype=spec.dtype,
         )
+        # Frames of a camera have one size; one assignment, so threads see a pair that fits.
+        self._last: tuple[tuple[int, int], Geometry | None] = (0, 0), None
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Where an image of ``height`` x ``width`` pixels lands in the tensor.
@@ -60,10 +62,16 @@ class Preprocessor:
         Raises:
             InputDataError: a side is below 1 or too long.
         """
+        size = (height, width)
+        last_size, geometry = self._last
+        if size == last_size and geometry is not None:
+            return geometry
         try:
-            return self.plan.geometry(height, width)
+            geometry = self.plan.geometry(height, width)
         except ValueError as error:
             raise _translated(error, "Give the sides of a decoded image.") from error
+        self._last = size, geometry
+        return geometry
 
     def jpeg_divisor(self, height: int, width: int) -> int:
         """What the sides of a JPEG may be divided by while it is decoded: 1, 2, 4 or 8.

@@ -47,6 +47,27 @@ def test_color_orders_and_kinds_of_input(color_model: Model, tmp_path: Path) -> 
     assert color_model(plain(GREEN)[..., 1]).logits.tolist() == pytest.approx([1, 1, 1])
 
 
+def test_one_array_takes_a_shorter_way_to_the_same_result(color_model: Model) -> None:
+    rng = np.random.default_rng(5)
+    wide = rng.integers(0, 256, (9, 14, 4), np.uint8)
+    images = [
+        *(wide[..., :3].copy(), wide[:, 2:9, :3], wide[::-1, :, :3], wide, wide[..., 0]),
+        *(np.asfortranarray(wide[..., :3]), wide[:1, :1, :3].copy()),
+    ]
+    for color in ("bgr", "rgb"):
+        for image in images:
+            one = color_model(image, color=color)
+            (same,) = color_model([image], color=color)
+            np.testing.assert_array_equal(one.logits, same.logits)
+            assert (one.image_hw, one.source) == (same.image_hw, same.source)
+            assert list(one.speed) == list(same.speed) == ["preprocess", "inference", "postprocess"]
+            assert all(ms >= 0 for ms in one.speed.values())
+    with pytest.raises(UsageError, match="bgr or rgb"):
+        color_model(images[0], color="gbr")
+    with pytest.raises(InputDataError, match="float64"):
+        color_model(images[0] / 2)
+
+
 def test_a_list_gives_a_list(color_model: Model) -> None:
     assert color_model([]) == []
     assert color_model(()) == []

@@ -26,6 +26,8 @@ from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
 from visionrt.results import Classification
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 class ClassifierHead:
     """See the module."""
@@ -44,7 +46,11 @@ class ClassifierHead:
         options: PredictOptions,
     ) -> list[Classification]:
         """One :class:`Classification` per frame; ``logits`` are without the background."""
-        raw = as_float32(outputs[self._output])
+        raw = outputs[self._output]
+        is_one_row = len(frames) == 1 and raw.shape[:1] == (1,) and raw.size > self._offset
+        if is_one_row and raw.dtype is _FLOAT32:
+            return [self._one(raw, frames[0], options)]
+        raw = as_float32(raw)
         if raw.size == 0 or raw.size % len(frames) or (raw.ndim > 1 and len(raw) != len(frames)):
             raise bad_shape(self._output, f"[{len(frames)}, classes]", raw.shape)
         rows = raw.reshape(len(frames), -1)
@@ -57,7 +63,7 @@ class ClassifierHead:
     ) -> Classification:
         allowed = None
         if options.classes is not None:
-            allowed = np.zeros(len(logits) - self._offset, np.uint8)
+            allowed = np.zeros(logits.size - self._offset, np.uint8)
             allowed[[c for c in options.classes if c < len(allowed)]] = 1
         softmax = self._activation == "softmax"
         # Back ends may reuse the memory of their outputs: what is kept is a copy.
