@@ -82,6 +82,7 @@ def _ordered(
         if source_error is not None:
             raise source_error
     finally:
-        for future in pending:
-            future.cancel()
-        concurrent.futures.wait(pending)
+        # What was cancelled is not waited for: an executor that was shut down never says that it
+        # has dropped it.
+        concurrent.futures.wait([future for future in pending if not future.cancel()])
+        source_error = None  # its traceback holds this frame, and with it the last results

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -120,6 +123,54 @@ def test_a_stream_that_is_dropped_stops_its_work() -> None:
         assert count < 10
         assert pool.submit(work, -1).result(timeout=30) == -1
     assert begun[count:] == [-1]
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["read on", "dropped"])
+def test_a_stream_whose_workers_are_gone_ends(goes_on: bool) -> None:
+    executor = ThreadPoolExecutor(1)
+
+    def work(index: int) -> int:
+        time.sleep(0.02)
+        return index
+
+    stream: Any = ordered_results(
+        lambda index: executor.submit(work, index), range(100), lookahead=6, errors="raise"
+    )
+    assert next(stream) == 0
+    executor.shutdown(cancel_futures=True)
+    ended = threading.Event()
+
+    def finish() -> None:
+        if goes_on:
+            with pytest.raises(UsageError, match="closed during the stream"):
+                list(stream)
+        else:
+            stream.close()
+        ended.set()
+
+    threading.Thread(target=finish, daemon=True).start()
+    assert ended.wait(10), "the stream waits for frames that nobody works on"
+
+
+def test_a_source_s_error_holds_nothing_after_it_was_raised(color_model: Model) -> None:
+    class Held(ValueError):
+        pass
+
+    def frames() -> Iterator[Any]:
+        yield plain(RED)
+        raise Held
+
+    stream = color_model.stream(frames())
+    next(stream)
+    gc.disable()
+    try:
+        with pytest.raises(Held) as caught:
+            next(stream)
+        held = weakref.ref(caught.value)
+        del caught, stream
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_stream_arguments_are_checked_at_the_call(color_model: Model) -> None:
