@@ -8,7 +8,8 @@
 #include <string.h>
 
 /* exp(x) for x at most 0, to a relative error of 1e-11: 2^n * exp(r) with |r| <= ln 2 / 2, and the
- * Taylor series of exp(r) to r^9. exp(0) is 1; below -708 it is about 1e-308. NaN stays NaN. */
+ * Taylor series of exp(r) to r^9. exp(0) is 1; below -708 it is 3e-308, which is no denormal
+ * number. NaN stays NaN. */
 static inline double visionrt_exp(double x) {
   const double shift = 6755399441055744.0; /* 1.5 * 2^52: adding it rounds to whole numbers */
   double shifted, n, r, sum, power;

@@ -153,18 +153,18 @@ def test_a_stream_whose_workers_are_gone_ends(goes_on: bool) -> None:
 
 
 def test_a_source_s_error_holds_nothing_after_it_was_raised(color_model: Model) -> None:
-    class Held(ValueError):
+    class SourceError(ValueError):
         pass
 
     def frames() -> Iterator[Any]:
         yield plain(RED)
-        raise Held
+        raise SourceError
 
     stream = color_model.stream(frames())
     next(stream)
     gc.disable()
     try:
-        with pytest.raises(Held) as caught:
+        with pytest.raises(SourceError) as caught:
             next(stream)
         held = weakref.ref(caught.value)
         del caught, stream
