@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness import OURS, Case, optional
+from harness import OURS, Case
+from other_python import torchvision_call
 from visionrt.preprocess import Preprocessor
 from visionrt.spec import PreprocessSpec
 
@@ -56,24 +55,6 @@ def pillow_idiom(image: Image.Image) -> NDArray[np.float32]:
     return np.ascontiguousarray(((cut - _MEAN) / _STD).transpose(2, 0, 1))[None]
 
 
-def torchvision_peer(image: Image.Image) -> dict[str, Callable[[], object]]:
-    """The same by torchvision, where it is installed."""
-    transforms, torch = optional("torchvision.transforms.v2"), optional("torch")
-    if transforms is None or torch is None:
-        return {}
-    torch.set_num_threads(1)
-    run = transforms.Compose(
-        [
-            transforms.ToImage(),
-            transforms.Resize(256, antialias=True),
-            transforms.CenterCrop(224),
-            transforms.ToDtype(torch.float32, scale=True),
-            transforms.Normalize((_MEAN / 255).tolist(), (_STD / 255).tolist()),
-        ]
-    )
-    return {"torchvision.transforms.v2": lambda: run(image)}
-
-
 def cases() -> list[Case]:
     """Every case of this stage; one thread each."""
     cv2.setNumThreads(1)
@@ -93,6 +74,9 @@ def cases() -> list[Case]:
             targets={"cv2 + NumPy": 8, "cv2 + blobFromImage": 3, "cv2.resize alone": 1 / 0.9},
             # Each byte of the tensor is written once; the source stays in the cache of a stream.
             floor=lambda: buffer.fill(0.5),
+            why="the tensor's 4.9 MB are written once and 2.1 MB of source rows read",
+            tried="two rows resized once for all rows between them, vectors without gathers, "
+            "source rows of no weight left unread",
         )
     )
     for dtype in ("float16", "uint8"):
@@ -120,7 +104,7 @@ def cases() -> list[Case]:
             {
                 OURS: lambda: crop([photo], color="rgb", out=small),
                 "Pillow + NumPy": lambda: pillow_idiom(picture),
-                **torchvision_peer(picture),
+                **torchvision_call("transforms.v2", image=photo, mean=_MEAN, std=_STD),
             },
             targets={"Pillow + NumPy": 5, "torchvision.transforms.v2": 3},
             floor=lambda: small.fill(0.5),

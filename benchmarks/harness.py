@@ -1,4 +1,4 @@
-"""The one harness of every benchmark: warm-up, interleaving, median and spread, JSON.
+"""The one harness of every benchmark: warm-up, interleaving, medians and quartiles.
 
 A *case* times our code and its peers in one process, in turn, round by round, so that a machine
 whose speed drifts treats all alike. The ratio is taken round by round, and its median is quoted.
@@ -6,16 +6,16 @@ whose speed drifts treats all alike. The ratio is taken round by round, and its 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,21 +31,31 @@ _PACKAGES = (
 _FLAGS = ("VISIONRT_", "OMP_", "OPENBLAS_", "ORT_")
 
 
+class OwnTime(NamedTuple):
+    """What a candidate gives that was run and timed elsewhere: it counts, and the wait does not."""
+
+    seconds: float
+
+
 @dataclass
 class Case:
-    """One line of the table.
+    """One line of the table, or several with the same candidates.
 
     Attributes:
-        name: what is measured.
+        name: what is measured; the same in every run, so that two files can be compared.
         candidates: callables by name; ``ours`` and any number of peers, all doing the same work.
         rounds: how often each is timed.
         targets: by peer, the ratio peer / ours that is aimed at.
         floor: what no code can be faster than, timed like a candidate: a copy of the bytes, or the
             engine alone.
         gap_us: where set, ours minus its first peer is aimed at so many microseconds at most.
+        most_floors: where set, ours is aimed at so many times the floor at most.
         pause_s: before each timing, for candidates whose idle threads spin for a while and would
             take a core from the next one.
         warm_up: rounds before those that count.
+        detail: what was chosen this time, as the settings of an engine.
+        why: one line for a target that is not met: what bounds it, besides the floor.
+        tried: one line for such a target: what was done about it.
     """
 
     name: str
@@ -54,46 +64,55 @@ class Case:
     targets: Mapping[str, float] = field(default_factory=dict)
     floor: Callable[[], object] | None = None
     gap_us: float | None = None
+    most_floors: float | None = None
     pause_s: float = 0.0
     warm_up: int = 3
+    detail: str = ""
+    why: str = ""
+    tried: str = ""
 
 
 @dataclass
 class Measured:
-    """Milliseconds of every round, by candidate."""
+    """Milliseconds of every round, by candidate; the rest is as of the case."""
 
     name: str
     times_ms: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     targets: Mapping[str, float] = field(default_factory=dict)
     gap_us: float | None = None
+    most_floors: float | None = None
+    detail: str = ""
+    why: str = ""
+    tried: str = ""
 
     @property
     def peers(self) -> list[str]:
         """The candidates that ours is compared with."""
         return [name for name in self.times_ms if name not in (OURS, FLOOR)]
 
+    def median_ms(self, candidate: str) -> float:
+        """Of a candidate."""
+        return float(np.median(self.times_ms[candidate]))
+
     def floor_ratio(self) -> float | None:
         """Median of ours / floor, round by round; None without a floor."""
         if FLOOR not in self.times_ms:
             return None
-        return float(np.median(self.times_ms[OURS] / self.times_ms[FLOOR]))
+        return quartiles(self.times_ms[OURS] / self.times_ms[FLOOR])[1]
 
     def gap(self) -> tuple[float, float, float]:
         """Quartiles of ours minus the first peer, round by round, microseconds."""
-        gaps = (self.times_ms[OURS] - self.times_ms[self.peers[0]]) * 1e3
-        low, middle, high = np.percentile(gaps, [25, 50, 75])
-        return float(low), float(middle), float(high)
+        return quartiles((self.times_ms[OURS] - self.times_ms[self.peers[0]]) * 1e3)
 
     def ratio(self, peer: str) -> tuple[float, float, float]:
         """Lower quartile, median and upper quartile of peer / ours, round by round."""
-        low, middle, high = np.percentile(self.times_ms[peer] / self.times_ms[OURS], [25, 50, 75])
-        return float(low), float(middle), float(high)
+        return quartiles(self.times_ms[peer] / self.times_ms[OURS])
 
     def to_json(self) -> dict[str, Any]:
         """Medians and quartiles."""
-        out: dict[str, Any] = {"name": self.name, "ms": {}, "ratio": {}}
+        out: dict[str, Any] = {"name": self.name, "detail": self.detail, "ms": {}, "ratio": {}}
         for candidate, times in self.times_ms.items():
-            low, middle, high = np.percentile(times, [25, 50, 75])
+            low, middle, high = quartiles(times)
             out["ms"][candidate] = {"median": middle, "quartiles": [low, high]}
             if candidate in self.peers:
                 q1, q2, q3 = self.ratio(candidate)
@@ -108,71 +127,64 @@ class Measured:
         return out
 
 
+def quartiles(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile."""
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return float(low), float(middle), float(high)
+
+
+def pooled(runs: Sequence[Sequence[Measured]]) -> list[Measured]:
+    """The rounds of every run together, by case."""
+    by_name: dict[str, list[Measured]] = {}
+    for run in runs:
+        for measured in run:
+            by_name.setdefault(measured.name, []).append(measured)
+    out = []
+    for parts in by_name.values():
+        names = [n for n in parts[0].times_ms if all(n in part.times_ms for part in parts)]
+        times = {name: np.concatenate([part.times_ms[name] for part in parts]) for name in names}
+        detail = " | ".join(dict.fromkeys(part.detail for part in parts if part.detail))
+        out.append(dataclasses.replace(parts[0], times_ms=times, detail=detail))
+    return out
+
+
 def measure(case: Case) -> Measured:
     """Time every candidate ``case.rounds`` times, in turn, after a warm-up.
 
-    Each round begins with another candidate, so that none always follows the same one.
+    Each round begins with another candidate, so that none always follows the same one. Who follows
+    a wait for another process is called once more before: so was who ran there.
     """
     candidates = dict(case.candidates)
     if case.floor is not None:
         candidates[FLOOR] = case.floor
     times: dict[str, list[float]] = {name: [] for name in candidates}
     order = list(candidates)
+    has_waited = False
     for round_number in range(-case.warm_up, case.rounds):
         for name in order:
             time.sleep(case.pause_s)
+            if has_waited:
+                candidates[name]()
             started = time.perf_counter()
-            candidates[name]()
-            elapsed = (time.perf_counter() - started) * 1e3
+            result = candidates[name]()
+            elapsed = time.perf_counter() - started
+            has_waited = isinstance(result, OwnTime)
+            if isinstance(result, OwnTime):
+                elapsed = result.seconds
             if round_number >= 0:
-                times[name].append(elapsed)
+                times[name].append(elapsed * 1e3)
         order.append(order.pop(0))
     arrays = {name: np.array(values) for name, values in times.items()}
-    return Measured(case.name, arrays, case.targets, case.gap_us)
-
-
-def table(results: list[Measured]) -> str:
-    """One line per peer: what, ours, peer, the ratio and its target, the floor and the distance.
-
-    A target is *missed* where not even the better quartile reaches it, and *near* where that does.
-    """
-    rows = [("what", "peer", "ours ms", "peer ms", "ratio", "quartiles", "target", "ours / floor")]
-    for result in results:
-        ours = float(np.median(result.times_ms[OURS]))
-        floor = result.floor_ratio()
-        distance = "" if floor is None else f"{floor:.2f}"
-        for peer in result.peers:
-            low, middle, high = result.ratio(peer)
-            target = result.targets.get(peer)
-            aim = "" if target is None else f"{target:.3g}×{_verdict(middle, high, target)}"
-            rows.append(
-                (
-                    result.name,
-                    peer,
-                    f"{ours:.3f}",
-                    f"{np.median(result.times_ms[peer]):.3f}",
-                    f"{middle:.2f}×",
-                    f"{low:.2f} … {high:.2f}",
-                    aim,
-                    distance,
-                )
-            )
-        if result.gap_us is not None:
-            low, middle, high = result.gap()
-            spread = f"{low:.0f} … {high:.0f}"
-            aim = f"{result.gap_us:g} µs{_verdict(-middle, -low, -result.gap_us)}"
-            rows.append(("  ours - peer", "", "", "", f"{middle:.0f} µs", spread, aim, ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    return Measured(
+        case.name,
+        arrays,
+        case.targets,
+        case.gap_us,
+        case.most_floors,
+        case.detail,
+        case.why,
+        case.tried,
     )
-
-
-def _verdict(median: float, best_quartile: float, target: float) -> str:
-    """Nothing, where the median is at or above the target; else whether the spread reaches it."""
-    if median >= target:
-        return ""
-    return " near" if best_quartile >= target else " missed"
 
 
 def machine() -> dict[str, Any]:
@@ -209,13 +221,3 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return platform.machine()
-
-
-def save(results: list[Measured], path: Path, memory: Mapping[str, Any]) -> None:
-    """Write the results, the growth of memory and the machine as JSON."""
-    body = {
-        "machine": machine(),
-        "results": [r.to_json() for r in results],
-        "memory": dict(memory),
-    }
-    path.write_text(json.dumps(body, indent=1) + "\n")
