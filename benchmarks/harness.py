@@ -29,6 +29,7 @@ _PACKAGES = (
     *("simplejpeg", "torch", "torchvision"),
 )
 _FLAGS = ("VISIONRT_", "OMP_", "OPENBLAS_", "ORT_")
+_PLACES = ("VISIONRT_PEER_PYTHON", "VISIONRT_CACHE")  # paths, which say nothing of a figure
 
 
 class OwnTime(NamedTuple):
@@ -200,7 +201,9 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "instruction_set": _core.cpu_level(),
-        "environment": {k: v for k, v in os.environ.items() if k.startswith(_FLAGS)},
+        "environment": {
+            k: v for k, v in os.environ.items() if k.startswith(_FLAGS) and k not in _PLACES
+        },
         "packages": packages,
     }
 

@@ -209,8 +209,17 @@ def save(
     *,
     memory: Mapping[str, Any],
     left_out: Mapping[str, str],
+    peers: Mapping[str, str],
 ) -> None:
-    """Write the lines, the figures of each case, the memory and the machine as JSON."""
+    """Write the lines, the figures of each case, the memory and the machine as JSON.
+
+    Args:
+        runs, lines: what was measured, and :func:`lines_of` it.
+        path: replaced at once.
+        memory: images predicted, and KiB grown in each run.
+        left_out: peers that were not measured, and why.
+        peers: versions of packages in other Pythons.
+    """
     body = {
         "machine": machine(),
         "runs": len(runs),
@@ -218,6 +227,7 @@ def save(
         "results": [measured.to_json() for measured in pooled(runs)],
         "memory": dict(memory),
         "left_out": dict(left_out),
+        "peers_elsewhere": dict(peers),
     }
     text = json.dumps(body, indent=1, ensure_ascii=False) + "\n"
     write_bytes(path, text.encode())

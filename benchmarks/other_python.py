@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from peers import torchvision_calls
 PEER_PYTHON = "VISIONRT_PEER_PYTHON"
 _WORKER = Path(__file__).with_name("peers") / "torchvision_calls.py"
 _STARTS_S = 120
+VERSIONS: dict[str, str] = {}  # of the packages of other Pythons that answered
 
 
 class PeerError(RuntimeError):
@@ -60,8 +62,10 @@ class PeerProcess:
             )
         except OSError as error:
             raise PeerError(f"{python} does not start: {error}") from error
-        atexit.register(self.close)
+        # A run makes its cases anew, and what the last one left would fill the memory.
+        self._end = weakref.finalize(self, _end, self._process)
         self.versions: dict[str, str] = json.loads(self._answer())
+        VERSIONS.update(self.versions)
 
     def __call__(self) -> OwnTime:
         """One call there; blocks."""
@@ -75,12 +79,7 @@ class PeerProcess:
 
     def close(self) -> None:
         """End the process. May be called twice."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._end()
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -90,6 +89,14 @@ class PeerProcess:
                 f"the other Python ended with {self._process.wait()}; it says above why"
             )
         return line
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
 @cache
@@ -107,10 +114,10 @@ def torchvision_problem() -> str:
             command, capture_output=True, text=True, env=environment, timeout=_STARTS_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{python} does not start: {error}"
+        return f"the Python of {PEER_PYTHON} does not start: {type(error).__name__}"
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["nothing said"]
-        return f"{python} cannot import it: {said[-1]}"
+        return f"the Python of {PEER_PYTHON} cannot import it: {said[-1]}"
     return ""
 
 

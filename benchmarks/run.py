@@ -18,7 +18,7 @@ import bench_files
 import bench_preprocess
 from harness import Measured, measure, optional
 from lines import Line, lines_of, save, shortfalls, table
-from other_python import PEER_PYTHON, torchvision_problem
+from other_python import PEER_PYTHON, VERSIONS, torchvision_problem
 
 MODULES = {
     "preprocess": bench_preprocess,
@@ -132,7 +132,7 @@ def main() -> None:
         print(f"{peer} is left out: {reason}")
     if args.json:
         memory: dict[str, Any] = {"images": images, "grown_kib_after_100": grown} if grown else {}
-        save(runs, lines, args.json, memory=memory, left_out=skipped)
+        save(runs, lines, args.json, memory=memory, left_out=skipped, peers=VERSIONS)
 
 
 if __name__ == "__main__":

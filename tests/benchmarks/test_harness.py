@@ -141,7 +141,14 @@ def test_who_follows_a_wait_for_another_process_is_called_once_before() -> None:
 def compared(folder: Path, old: Measured, new: Measured) -> subprocess.CompletedProcess[str]:
     for name, case in (("old", old), ("new", new)):
         path = folder / f"{name}.json"
-        save([[case]], lines_of([[case]]), path, memory={"images": 5}, left_out={"a": "b"})
+        save(
+            [[case]],
+            lines_of([[case]]),
+            path,
+            memory={"images": 5},
+            left_out={"a": "b"},
+            peers={"torch": "9"},
+        )
     files = [str(folder / "old.json"), str(folder / "new.json")]
     command = [sys.executable, str(COMPARE), *files]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -157,7 +164,7 @@ def test_a_ratio_that_fell_is_found(tmp_path: Path) -> None:
     assert "3.00× → 1.50×" in done.stdout
     body = json.loads((tmp_path / "old.json").read_text())
     assert body["memory"] == {"images": 5}
-    assert body["left_out"] == {"a": "b"}
+    assert (body["left_out"], body["peers_elsewhere"]) == ({"a": "b"}, {"torch": "9"})
     assert [(line["what"], line["median"]) for line in body["lines"]] == [("a case", 3.0)]
     assert body["results"][0]["times_the_floor"] == 2.0
     assert set(body["machine"]) >= {"processor", "cores", "packages", "instruction_set"}

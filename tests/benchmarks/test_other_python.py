@@ -91,6 +91,17 @@ def test_a_call_in_another_python_is_timed_there(
 
 
 @pytest.mark.usefixtures("_not_here")
+def test_a_peer_ends_with_its_case(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PEER_PYTHON, python)
+    calls = torchvision_call("ops.batched_nms", **ARRAYS)
+    (process,) = [call._process for call in calls.values() if isinstance(call, PeerProcess)]
+    assert process.poll() is None
+    del calls
+    assert process.poll() is not None
+    assert other_python.VERSIONS["torchvision"] == "8.8"
+
+
+@pytest.mark.usefixtures("_not_here")
 def test_what_is_missing_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
