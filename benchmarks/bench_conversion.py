@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from harness import OURS, Case
-from trtconvert.calibration.collect import collect
+from trtconvert.calibration.collect import Collector
 from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.ranges import threshold
 from trtconvert.calibration.reader import ImageReader
@@ -38,8 +38,9 @@ def calibration_case() -> Case:
     def calibrate() -> dict[str, float]:
         clean = clean_model(model, sizes, keep_batch=False)
         view = GraphView(raise_opset(lift_constants(clean)))
-        histograms = collect(view, place_int8(view).activations, reader, silent)
-        return {tensor: threshold(found, options) for tensor, found in histograms.items()}
+        collector = Collector(view, place_int8(view).activations)
+        collector.add(reader, silent)
+        return {tensor: threshold(found, options) for tensor, found in collector.plain.items()}
 
     def run() -> None:
         backend = OnnxRuntimeBackend(path)

@@ -15,14 +15,12 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from trtconvert.calibration.collect import collect, sampling_step
+from trtconvert.calibration.collect import Collector, sampling_step
 from trtconvert.calibration.histogram import Histogram
 from trtconvert.calibration.layer_errors import measure_layer_errors
 from trtconvert.calibration.options import METHODS, CalibrationOptions
 from trtconvert.calibration.peaks import measure_peaks
-from trtconvert.calibration.ranges import (
-    threshold,
-)
+from trtconvert.calibration.ranges import threshold
 from trtconvert.calibration.reader import MOST_IMAGES, ImageReader
 from trtconvert.calibration.table import read_table, write_table
 from trtconvert.graph_view import GraphView
@@ -122,6 +120,12 @@ def test_a_last_batch_that_is_not_full_is_filled_up(folder):
 # Runs on a graph
 
 
+def collect(view, tensors, images, progress=silent, **options):
+    collector = Collector(view, tensors, **options)
+    collector.add(images, progress)
+    return collector.plain
+
+
 def test_collected_histograms_equal_a_run_by_hand(folder):
     view = small_view()
     reader = ImageReader(folder, SPEC)
@@ -153,6 +157,45 @@ def test_a_sample_keeps_the_peak_and_meets_every_column(folder):
         width = shape[-1] if shape else 1
         if len(visited) >= width:
             assert set(visited % width) == set(range(width))
+
+
+def test_lots_add_up_to_all_images(folder):
+    view, reader = small_view(), ImageReader(folder, SPEC)
+    whole = collect(view, ["x", "r"], reader)
+    collector = Collector(view, ["x", "r"])
+    collector.add(reader.of(reader.files[3:]), silent)
+    collector.add(reader.of(reader.files[:3]), silent)
+    for name, histogram in collector.plain.items():
+        assert histogram.peak == whole[name].peak
+        np.testing.assert_array_equal(histogram.counts, whole[name].counts)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_divided_histograms_are_those_of_the_quotients(folder, batch):
+    view, reader = small_view(batch), ImageReader(folder, SPEC, batch=batch)
+    factor = np.float32([1, 0.125, 3])
+    collector = Collector(view, ["x"], {"x": factor}, most_values=20)
+    collector.add(reader, silent)
+    step = sampling_step((3, 8, 8), 20)
+    expected, plain = Histogram(), Histogram()
+    for tensor in np.concatenate(list(ImageReader(folder, SPEC))):
+        quotient = tensor / factor.reshape(3, 1, 1)
+        expected.update(quotient.ravel()[::step], float(quotient.max()))
+        plain.update(tensor.ravel()[::step], float(tensor.max()))
+    for found, want in ((collector.divided["x"], expected), (collector.plain["x"], plain)):
+        assert found.peak == want.peak
+        np.testing.assert_array_equal(found.counts, want.counts)
+    assert expected.peak > plain.peak
+
+
+def test_a_part_with_no_image_that_can_be_read_may_be_no_error(folder):
+    (folder / "5.png").write_bytes(b"none")
+    reader = ImageReader(folder, SPEC)
+    last = reader.files[5:]
+    assert list(reader.of(last, may_be_empty=True)) == []
+    assert list(reader.skipped) == last
+    with pytest.raises(InputDataError, match="an image that can be read"):
+        list(reader.of(last))
 
 
 def test_a_sample_counts_what_lies_at_its_steps(folder):

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from trtconvert.calibration.collect import collect
-from trtconvert.calibration.equalizing import Factors, equalized, with_factors
+from trtconvert.calibration.equalizing import Factors, calibrated, with_factors
 from trtconvert.calibration.layer_errors import LayerError, measure_layer_errors
 from trtconvert.calibration.noise_budget import SPARE_SHARE, least_snr_db, over_budget, spare
 from trtconvert.calibration.options import CalibrationOptions, CalibrationReport
@@ -150,7 +149,7 @@ class Int8Typer:
         self.report: CalibrationReport | None = None
         self._factors: Factors = {}
         self._least_db = (
-            least_snr_db(recipe.task)
+            least_snr_db(recipe.task, recipe.head)
             if options.least_total_snr_db is None
             else options.least_total_snr_db
         )
@@ -188,17 +187,17 @@ class Int8Typer:
         if options.ranges is not None:
             self._factors = read_factors(options.ranges)
             self.view = with_factors(self.view, self._factors)
-        elif reader is not None and options.equalization:
-            self.view, self._factors = equalized(self.view, reader, options, self.weights, progress)
+            activations = place_int8(self.view).activations
+            self.thresholds, method = read_table(options.ranges, activations)
+        else:
+            assert reader is not None, "without a table there are images"
+            self.view, self._factors, histograms = calibrated(
+                self.view, reader, options, self.weights, progress
+            )
+            self.thresholds = {name: threshold(h, options) for name, h in histograms.items()}
+            method = options.method
         view = self.view
         placement = place_int8(view)
-        method = options.method
-        self.thresholds: dict[str, float] = {}
-        if options.ranges is not None:
-            self.thresholds, method = read_table(options.ranges, placement.activations)
-        elif reader is not None:
-            histograms = collect(view, placement.activations, reader, progress)
-            self.thresholds = {name: threshold(h, options) for name, h in histograms.items()}
         self._dead = frozenset(name for name, value in self.thresholds.items() if value == 0.0)
         if self._dead:
             placement = place_int8(view, dead=self._dead)

@@ -8,7 +8,7 @@ of the model's own largest layers, whatever the number of tensors and images.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,40 +25,53 @@ from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 MOST_VALUES = 1 << 15
 
 
-def collect(
-    view: GraphView,
-    tensors: Sequence[str],
-    images: ImageReader,
-    progress: Progress,
-    *,
-    most_values: int = MOST_VALUES,
-) -> dict[str, Histogram]:
-    """Histograms of ``tensors`` over all images; their peaks are those of every value.
+class Collector:
+    """Histograms of some tensors, to which images may be added in several lots.
 
     Args:
         view: of the float32 graph (opset 18 or newer); it must have one input.
         tensors: names of float tensors of the graph.
-        images: read once.
-        progress: called after each image.
+        divided: by name of a tensor ``[n, c, h, w]``, what to divide its channels by: float32
+            ``[c]``. Its histogram is in ``divided``.
         most_values: of a tensor of one image that are counted.
 
-    Raises:
-        ModelError: a tensor is not finite on some image.
-        InputDataError: no image can be read.
+    Attributes:
+        plain, divided: histograms by tensor name; their peaks are those of every value.
     """
-    histograms = {name: Histogram(name) for name in tensors}
-    model, outputs = _tapped(view, tensors, most_values)
-    backend = OnnxRuntimeBackend(model.SerializeToString(), in_order=True)
-    del model
-    for done, tensor in enumerate(images, 1):
-        results = backend.run({view.inputs[0]: tensor})
-        for name, (peak, values) in zip(tensors, outputs, strict=True):
-            sample = results.pop(values)
-            # A batch that is filled up holds its last image several times.
-            sample = sample[: len(sample) - images.repeated] if len(sample) > 1 else sample
-            histograms[name].update(sample, float(results.pop(peak)))
-        progress("Calibrating", done, max(len(images), done))
-    return histograms
+
+    def __init__(
+        self,
+        view: GraphView,
+        tensors: Sequence[str],
+        divided: Mapping[str, NDArray[np.float32]] | None = None,
+        *,
+        most_values: int = MOST_VALUES,
+    ) -> None:
+        self._view = view
+        self._factors = dict(divided or {})
+        self._most_values = most_values
+        self.plain = {name: Histogram(name) for name in tensors}
+        self.divided = {name: Histogram(name) for name in self._factors}
+
+    def add(self, images: ImageReader, progress: Progress) -> None:
+        """Count the values of images, which are read once.
+
+        Raises:
+            ModelError: a tensor is not finite on some image.
+            InputDataError: no image can be read.
+        """
+        model, taps = _tapped(self._view, list(self.plain), self._factors, self._most_values)
+        histograms = [*self.plain.values(), *self.divided.values()]
+        backend = OnnxRuntimeBackend(model.SerializeToString(), in_order=True)
+        del model
+        for done, tensor in enumerate(images, 1):
+            results = backend.run({self._view.inputs[0]: tensor})
+            for histogram, (peak, values) in zip(histograms, taps, strict=True):
+                sample = results.pop(values)
+                # A batch that is filled up holds its last image several times.
+                sample = sample[: len(sample) - images.repeated] if len(sample) > 1 else sample
+                histogram.update(sample, float(results.pop(peak)))
+            progress("Calibrating", done, max(len(images), done))
 
 
 def sampling_step(shape: Sequence[int], most_values: int) -> int:
@@ -73,24 +86,29 @@ def sampling_step(shape: Sequence[int], most_values: int) -> int:
 
 
 def _tapped(
-    view: GraphView, tensors: Sequence[str], most_values: int
+    view: GraphView,
+    tensors: Sequence[str],
+    divided: Mapping[str, NDArray[np.float32]],
+    most_values: int,
 ) -> tuple[ModelProto, list[tuple[str, str]]]:
-    """The graph, and per tensor the outputs with its largest magnitude and with some values."""
-    out = with_outputs(view.model, tensors)
+    """The graph, and per tap the outputs with its largest magnitude and with some values."""
+    out = with_outputs(view.model, [*tensors, *divided])
     names = FreshNames(out)
     constants: dict[tuple[int, ...], str] = {}
     batch = (view.shape[view.inputs[0]] or (1,))[0]
     nodes: list[Any] = []
-    outputs: dict[str, tuple[str, str]] = {}
+
+    def store(value: NDArray[Any], label: str) -> str:
+        name = names(label)
+        out.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
 
     def constant(*value: int) -> str:
         if value not in constants:
-            constants[value] = names("constant_of_sample")
-            array: NDArray[np.int64] = np.array(value, np.int64)
-            out.graph.initializer.append(numpy_helper.from_array(array, constants[value]))
+            constants[value] = store(np.array(value, np.int64), "constant_of_sample")
         return constants[value]
 
-    def tap(name: str) -> None:
+    def tap(name: str, source: str) -> tuple[str, str]:
         magnitude, peak = names(f"{name}_magnitude"), names(f"{name}_peak")
         flat, sample = names(f"{name}_flat"), names(f"{name}_sample")
         # By image, so that the batch size has no say in what is counted.
@@ -101,25 +119,39 @@ def _tapped(
         ends = constant(0), constant(np.iinfo(np.int64).max), constant(1), constant(step)
         nodes.extend(
             (
-                helper.make_node("Abs", [name], [magnitude]),
+                helper.make_node("Abs", [source], [magnitude]),
                 helper.make_node("ReduceMax", [magnitude], [peak], keepdims=0),
-                helper.make_node("Reshape", [name, rows], [flat]),
+                helper.make_node("Reshape", [source, rows], [flat]),
                 helper.make_node("Slice", [flat, *ends], [sample]),
             )
         )
-        outputs[name] = peak, sample
+        return peak, sample
 
+    def tap_divided(name: str) -> tuple[str, str]:
+        factor = store(divided[name].reshape(1, -1, 1, 1), f"{name}_factor")
+        quotient = names(f"{name}_divided")
+        nodes.append(helper.make_node("Div", [name, factor], [quotient]))
+        return tap(name, quotient)
+
+    plain: dict[str, tuple[str, str]] = {}
+    scaled: dict[str, tuple[str, str]] = {}
     wanted = set(tensors)
-    for name in wanted.intersection(view.inputs):
-        tap(name)
+
+    def tap_all(name: str) -> None:
+        if name in wanted:
+            plain[name] = tap(name, name)
+        if name in divided:
+            scaled[name] = tap_divided(name)
+
+    for name in view.inputs:
+        tap_all(name)
     for node in list(out.graph.node):
         nodes.append(node)
         for name in node.output:
-            if name in wanted:
-                tap(name)
+            tap_all(name)
     replace_nodes(out.graph, nodes)
     del out.graph.output[:]
-    pairs = [outputs[name] for name in tensors]
+    pairs = [*(plain[name] for name in tensors), *(scaled[name] for name in divided)]
     out.graph.output.extend(float_output(name) for pair in pairs for name in pair)
     return out, pairs
 

@@ -1,19 +1,21 @@
-"""Evens out channels where it pays: measured at the raw answers, on images kept apart.
+"""Collects ranges, of channels evened out where that pays: measured at the raw answers.
 
-Three short passes decide, on a few images each: the largest value of each channel, and for the
-graph with and without factors, ranges on some images and the noise of int8 on some others. Ranges
+Three passes: the largest value of each channel, on a few images; ranges of the graph with and
+without factors, at once; and the noise of int8 in both, on images kept apart until then. Ranges
 that are tight around each channel may clip what other images hold; the images kept apart show that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
-from trtconvert.calibration.collect import collect, float_output, with_outputs
+from trtconvert.calibration.collect import Collector, float_output, with_outputs
+from trtconvert.calibration.histogram import Histogram
 from trtconvert.calibration.holdout import split_for_tuning
 from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.ranges import threshold
@@ -26,22 +28,39 @@ from trtconvert.progress import Progress
 from trtconvert.search.noise import AnswerNoise
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
-# Images of the short passes; the largest of a channel takes longest to settle.
-_PEAKS, _RANGING, _APART = 16, 8, 6
+# Images for the largest value of each channel, and to measure noise on.
+_PEAKS, _APART = 16, 12
+# How much further other images may reach in a group once it is evened out: its rare channels are
+# then not what the first images showed.
+_MOST_OVERSHOOT = 2.0
 # What the factors must leave of the noise.
 _MOST_LEFT = 0.8
 
 Factors = dict[str, NDArray[np.float32]]
 
 
-def equalized(
+class Calibrated(NamedTuple):
+    """What calibration found.
+
+    Attributes:
+        view: of the graph to quantize.
+        factors: that are in it, by the first tensor of each group.
+        histograms: of what int8 nodes read, over all images.
+    """
+
+    view: GraphView
+    factors: Factors
+    histograms: dict[str, Histogram]
+
+
+def calibrated(
     view: GraphView,
     images: ImageReader,
     options: CalibrationOptions,
     weights: Mapping[str, float],
     progress: Progress,
-) -> tuple[GraphView, Factors]:
-    """The graph to quantize, and the factors in it by the first tensor of each group.
+) -> Calibrated:
+    """The graph to quantize, and the histograms of its activations.
 
     Args:
         view: of the float32 graph.
@@ -53,19 +72,56 @@ def equalized(
     Returns:
         ``view`` itself and no factors where there is nothing to even out, or no gain.
     """
-    groups = find_groups(view)
+    activations = place_int8(view).activations
+    groups = find_groups(view) if options.equalization else []
     if not groups:
-        return view, {}
+        collector = Collector(view, activations)
+        collector.add(images, progress)
+        return Calibrated(view, {}, collector.plain)
     peaks = _channel_peaks(view, groups, images.some(_PEAKS), progress)
     factors = {group.tensors[0]: channel_factors(view, group, peaks) for group in groups}
-    candidate = with_factors(view, factors)
+    evened_activations = place_int8(with_factors(view, factors)).activations
+    divided = {
+        name: factors[group.tensors[0]]
+        for group in groups
+        for name in group.tensors
+        if name in evened_activations
+    }
+    collector = Collector(view, list(dict.fromkeys((*activations, *evened_activations))), divided)
     files, apart_files = split_for_tuning(images.files)
-    ranging, apart = images.of(files[:_RANGING]), images.of(apart_files[:_APART])
-    noise = AnswerNoise(view, apart, weights)
-    plain, evened = (
-        noise(_quantized(form, ranging, options, progress)) for form in (view, candidate)
+    collector.add(images.of(files), progress)
+    factors = {
+        group.tensors[0]: factors[group.tensors[0]]
+        for group in groups
+        if _overshoot(group, collector) <= _MOST_OVERSHOOT
+    }
+    evened = collector.plain | {
+        name: collector.divided[name]
+        for group in groups
+        for name in group.tensors
+        if name in divided and group.tensors[0] in factors
+    }
+    candidate = with_factors(view, factors)
+    noise = AnswerNoise(view, images.of(apart_files[:_APART], may_be_empty=True), weights)
+    pays = bool(factors) and noise(_quantized(candidate, evened, options)) < _MOST_LEFT * noise(
+        _quantized(view, collector.plain, options)
     )
-    return (candidate, factors) if evened < _MOST_LEFT * plain else (view, {})
+    if rest := [path for path in apart_files if path not in files]:
+        collector.add(images.of(rest, may_be_empty=True), progress)
+    if not pays:
+        return Calibrated(view, {}, {name: collector.plain[name] for name in activations})
+    names = place_int8(candidate).activations
+    return Calibrated(candidate, factors, {name: evened[name] for name in names})
+
+
+def _overshoot(group: ChannelGroup, collector: Collector) -> float:
+    """Largest value of the evened tensors of a group over what it is meant to be: as before."""
+    peaks = [
+        (collector.divided[name].peak, collector.plain[name].peak)
+        for name in group.tensors
+        if name in collector.divided
+    ]
+    return max((evened / plain for evened, plain in peaks if plain > 0), default=1.0)
 
 
 def with_factors(view: GraphView, factors: Mapping[str, NDArray[np.float32]]) -> GraphView:
@@ -114,10 +170,9 @@ def _peak_graph(view: GraphView, tensors: list[str]) -> tuple[ModelProto, list[s
 
 
 def _quantized(
-    view: GraphView, ranging: ImageReader, options: CalibrationOptions, progress: Progress
+    view: GraphView, histograms: Mapping[str, Histogram], options: CalibrationOptions
 ) -> ModelProto:
-    """The int8 graph, with ranges from a few images."""
+    """The int8 graph with ranges as they are so far."""
     placement = place_int8(view)
-    histograms = collect(view, placement.activations, ranging, progress)
-    thresholds = {name: threshold(h, options) for name, h in histograms.items()}
+    thresholds = {name: threshold(histograms[name], options) for name in placement.activations}
     return insert_qdq(view, placement, thresholds)

@@ -14,13 +14,18 @@ from collections.abc import Collection, Mapping
 # where the answers are small; a box counts as found while it overlaps by half.
 _LEAST_SNR_DB = {"classify": 26.0, "segment": 27.0, "keypoints": 23.0}
 _BOXES_SNR_DB = 22.0
+# A map of centres is background but for a few cells, and most of its noise lies where nothing is.
+_CENTRES_SNR_DB = 16.0
+_CENTRES = frozenset({"centerface", "centernet"})
 # Beyond that, float is spent on the answers while this share of all multiplications stays int8,
 # and no further than this.
 SPARE_SHARE, _SPARE_DB = 0.8, 34.0
 
 
-def least_snr_db(task: str) -> float:
-    """Signal to noise of the raw answers that a task asks for, in decibels."""
+def least_snr_db(task: str, head: str) -> float:
+    """Signal to noise of the raw answers that a task and its head ask for, in decibels."""
+    if head in _CENTRES:
+        return _CENTRES_SNR_DB
     return _LEAST_SNR_DB.get(task, _BOXES_SNR_DB)
 
 

@@ -60,6 +60,7 @@ class ImageReader:
         count: how many images must be there; they are taken at even steps from the sorted list.
             None takes all, up to ``MOST_IMAGES`` of them at even steps.
         batch: images per tensor; a last part that is not full is filled up with its last image.
+        may_be_empty: that no image can be read is no error.
 
     Attributes:
         files: the chosen files, sorted.
@@ -69,7 +70,7 @@ class ImageReader:
 
     Raises:
         InputDataError: no folder, no image, fewer than ``count``; while iterating: every image is
-            unreadable.
+            unreadable, and that is an error.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class ImageReader:
         *,
         count: int | None = None,
         batch: int = 1,
+        may_be_empty: bool = False,
     ) -> None:
         files = image_files(source)
         if count is not None and len(files) < count:
@@ -91,6 +93,7 @@ class ImageReader:
         self.spec = spec
         self.batch = batch
         self.repeated = 0
+        self._may_be_empty = may_be_empty
         self._preprocessor = Preprocessor(spec)
         self._kept: dict[Path, NDArray[Any]] = {}
 
@@ -103,9 +106,13 @@ class ImageReader:
         files = [path for path in self.files if path not in self.skipped] or self.files
         return self.of(files, min(count, len(files)))
 
-    def of(self, files: Sequence[Path], count: int | None = None) -> ImageReader:
+    def of(
+        self, files: Sequence[Path], count: int | None = None, *, may_be_empty: bool = False
+    ) -> ImageReader:
         """A reader of some files, fed alike; ``skipped`` is shared."""
-        out = ImageReader(files, self.spec, count=count, batch=self.batch)
+        out = ImageReader(
+            files, self.spec, count=count, batch=self.batch, may_be_empty=may_be_empty
+        )
         out.skipped, out._kept = self.skipped, self._kept
         return out
 
@@ -127,7 +134,7 @@ class ImageReader:
             self.repeated = self.batch - len(pending)
             pending += [pending[-1]] * self.repeated
             yield _stacked(pending)
-        if not len(self):
+        if not len(self) and not self._may_be_empty:
             first = self.files[0]
             raise InputDataError(
                 "an image that can be read",

@@ -13,13 +13,13 @@ Rules:
 2. A depthwise Conv belongs to the groups on both of its sides, which stay apart.
 3. The bounds of a ``Clip`` become per channel: ``Relu``, and a ``Min`` with a constant. So the
    function is the same for every input, not only for those seen in calibration.
-4. Factors: ``peak**a / weight**(1 - a)``, by the channel's largest activation and the largest
-   weight that reads it; ``a`` is 1 where only depthwise Convs read it (their weight scales are per
-   channel too) and ``BALANCE`` otherwise. They are scaled so that the tensor's peak stays what it
-   was, and kept within ``MOST``.
+4. Factors: the channel's largest activation to the power of ``DEPTHWISE_BALANCE`` where only
+   depthwise Convs read it, whose weight scales are per channel too, and of ``BALANCE`` otherwise.
+   Small channels become larger, and are left room for what calibration has not shown. Factors are
+   scaled so that the tensor's peak stays what it was, and kept within ``MOST``.
 
 Sources: M. Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
-ICCV 2019; G. Xiao et al., "SmoothQuant", ICML 2023 (the balance of activation and weight).
+ICCV 2019; G. Xiao et al., "SmoothQuant", ICML 2023 (a power of the activations' peaks).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from trtconvert.graph_view import (
 )
 from trtconvert.passes.dims import infer_shapes
 
-BALANCE = 0.5
+BALANCE, DEPTHWISE_BALANCE = 0.5, 0.75
 # Beyond this a weight that is later read in float16 would lose digits.
 MOST = 128.0
 _JOINING = frozenset({"Add", "Relu", "Clip", "MaxPool", "AveragePool"})
@@ -151,25 +151,14 @@ def channel_factors(
     Args:
         peaks: largest absolute value per channel by tensor name; needed for what the readers read.
     """
-    nodes = view.model.graph.node
-    peak, weight = np.zeros(group.channels), np.zeros(group.channels)
-    depthwise = True
-    for index in group.readers:
-        node = nodes[index]
-        peak = np.maximum(peak, peaks[node.input[0]])
-        array = np.abs(view.array(node.input[1]).astype(np.float64))
-        groups = _groups_of(node)
-        depthwise &= groups == group.channels
-        rows = array.reshape(groups, -1, array.shape[1], array[0, 0].size).max(axis=(1, 3))
-        weight = np.maximum(weight, rows.reshape(-1))
-    live = (peak > 0) & (weight > 0)
+    readers = [view.model.graph.node[index] for index in group.readers]
+    peak = np.max([peaks[node.input[0]] for node in readers], axis=0).astype(np.float64)
     factors = np.ones(group.channels)
+    live = peak > 0
     if not live.any():
         return factors.astype(np.float32)
-    balance = 1.0 if depthwise else BALANCE
-    factors[live] = peak[live] ** balance / weight[live] ** (1 - balance)
-    factors[live] *= np.max(peak[live] / factors[live]) / peak.max()
-    factors[~live] = 1.0
+    is_depthwise = all(_groups_of(node) == group.channels for node in readers)
+    factors[live] = (peak[live] / peak.max()) ** (DEPTHWISE_BALANCE if is_depthwise else BALANCE)
     return np.clip(factors, 1 / MOST, MOST).astype(np.float32)
 
 
