@@ -70,7 +70,8 @@ def _library() -> str:
     found = importlib.util.find_spec("torchvision")
     assert found is not None
     assert found.origin is not None
-    return str(Path(found.origin).parent / "_C.so")
+    # ``_C.so``, and ``_C_stable.so`` of versions for torch's stable interface.
+    return str(next(Path(found.origin).parent.glob("_C*.so"), "_C.so"))
 
 
 def torchvision_model(name: str) -> tuple[Any, int, list[str]]:
