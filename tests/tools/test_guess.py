@@ -80,43 +80,6 @@ def test_anchors_of_the_tensorflow_ssd_need_both_count_and_size():
         recipe_for(model_with(outputs, image=(1, 3, 320, 320)), flags())
 
 
-def raw_maps(channels):
-    # 96×96 at strides 8, 16 and 32.
-    return {name: (1, channels, side, side) for name, side in (("a", 12), ("b", 6), ("c", 3))}
-
-
-def test_raw_yolo_maps_ask_for_their_anchors():
-    model = model_with(raw_maps(255))
-    with pytest.raises(UsageError, match=r"anchors.*3 anchors × \(5 \+ 80 classes\).*yolov7"):
-        recipe_for(model, flags())
-    recipe, reasons = recipe_for(model, flags(head_options={"anchors": "yolov7"}))
-    assert (recipe.task, recipe.head) == ("detect", "yolo_maps")
-    assert recipe.head_options["outputs"] == ["a", "b", "c"]
-    assert recipe.labels[0] == "person"
-    assert reasons["head_options.anchors"] == "--head-options"
-
-
-@pytest.mark.parametrize("channels", [144, 15, 256])
-def test_other_maps_at_those_strides_are_no_raw_yolo(channels):
-    # YOLOv8's own maps have 64 + 80 channels; 15 leave no class; 256 are no multiple of 3.
-    with pytest.raises(UsageError, match="--task and --head"):
-        recipe_for(model_with(raw_maps(channels)), flags())
-
-
-def test_a_retinanet_asks_whose_anchors_it_has():
-    # 96×96 has 12² + 6² + 3² + 2² + 1 = 194 cells on levels 3 to 7.
-    model = model_with({"b": (1, 1746, 4), "s": (1, 1746, 90)}, last="Sigmoid")
-    with pytest.raises(UsageError, match=r"anchors.*levels 3 to 7.*retinanet_mmdet.*MMDetection"):
-        recipe_for(model, flags())
-    recipe, reasons = recipe_for(model, flags(head_options={"anchors": "retinanet"}))
-    assert recipe.head_options == {
-        "boxes": "b", "scores": "s", "variances": [1] * 4, "activation": "none",
-        "background": -1, "code": "xywh", "anchors": "retinanet",
-    }  # fmt: skip
-    assert recipe.labels[0] == "person"
-    assert "90 classes" in reasons["labels"]
-
-
 @pytest.mark.parametrize(
     "outputs",
     [

@@ -8,8 +8,9 @@ Head options:
         where each level has outputs of its own, the finest first.
     anchors: one of:
         ``tf_ssd_300``;
-        ``retinanet`` (Detectron2), ``retinanet_mmdet``, ``retinanet_torchvision``,
-        ``efficientdet``;
+        ``retinanet`` (Detectron2), ``retinanet_mmdet``, ``retinanet_torchvision``;
+        ``efficientdet`` (D0 to D6, Lite3, Lite4), ``efficientdet_lite`` (Lite0 to Lite2, Lite3x),
+        ``efficientdet_d7``, ``efficientdet_d7x``;
         a list of A rows [cy, cx, h, w] normalised to 0…1;
         ``{"feature_maps": [[h, w], …], "scales": [s, …], "ratios": [1, 2, 0.5, …],
         "reduce_lowest": false}`` with one scale more than maps;
@@ -123,7 +124,8 @@ class SsdHead:
     ) -> Iterator[tuple[NDArray[np.float32], ...]]:
         """Codes, scores and anchors of each image: all of them, or those that can pass."""
         if self._levels is not None:
-            yield from self._levels.rows(outputs, batch, confidence, self._activation)
+            given = batch, confidence, self._activation, self._background
+            yield from self._levels.rows(outputs, *given)
             return
         codes, scores = as_float32(outputs[self._boxes]), as_float32(outputs[self._scores])
         self._class_count(codes.shape, scores.shape, batch)
