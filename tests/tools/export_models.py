@@ -95,7 +95,19 @@ def torchvision_model(name: str) -> tuple[Any, int, list[str]]:
         def forward(self, image: Any) -> Any:
             return self.inner(image)["out"]
 
+    class RawHead(torch.nn.Module):
+        """Logits and codes of the anchors, of an image that is normalised already."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = detection.retinanet_resnet50_fpn(**plain)
+
+        def forward(self, image: Any) -> Any:
+            found = self.inner.head(list(self.inner.backbone(image).values()))
+            return found["cls_logits"], found["bbox_regression"]
+
     makers: dict[str, tuple[Callable[[], Any], int, list[str]]] = {
+        "retinanet": (RawHead, 320, ["logits", "codes"]),
         "resnet18": (lambda: models.resnet18(weights=None), 224, ["scores"]),
         "deeplabv3": (Maps, 256, ["out"]),
         "ssdlite": (
@@ -119,6 +131,49 @@ def torchvision_model(name: str) -> tuple[Any, int, list[str]]:
     return make().eval(), side, names
 
 
+# Sides of the image: of 320, strides of the coarsest level are no whole numbers.
+EFFICIENTDETS = {"efficientdet_lite0": 320, "efficientdet_d0": 256}
+
+
+def efficientdet_model(name: str) -> tuple[Any, int, list[str]]:
+    """Maps by level of Lite0, joined logits and codes of D0; as :func:`torchvision_model`."""
+    import torch
+    from effdet import EfficientDet, get_efficientdet_config
+
+    declare_operators()
+    side, levels = EFFICIENTDETS[name], range(3, 8)
+    config = get_efficientdet_config(f"tf_{name}")
+    config.image_size = (side, side)
+    config.backbone_args = {"drop_path_rate": 0.0}  # nor do layers drop out while they are evened
+
+    class Joined(torch.nn.Module):
+        def __init__(self, inner: Any) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, image: Any) -> Any:
+            return tuple(
+                torch.cat([m.permute(0, 2, 3, 1).reshape(1, -1, n) for m in maps], 1)
+                for n, maps in zip((config.num_classes, 4), self.inner(image), strict=True)
+            )
+
+    torch.manual_seed(0)
+    model = EfficientDet(config, pretrained_backbone=False)
+    # Through many layers of random weights nothing of the image is left, unless each is evened out.
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    # Pictures of blocks, so that they differ on coarse levels too, over ImageNet's std.
+    blocks = 4.5 * torch.rand(32, 3, 8, 8) - 2.1
+    blocks = blocks.repeat_interleave(side // 8, 2).repeat_interleave(side // 8, 3)
+    with torch.no_grad():
+        model.train()(blocks)
+    if name == "efficientdet_d0":
+        return Joined(model).eval(), side, ["logits", "codes"]
+    names = [f"{kind}{level}" for kind in ("logits", "codes") for level in levels]
+    return model.eval(), side, names
+
+
 def main(name: str, path: str) -> None:
     """Write one model."""
     if name == "keras_mobilenet_v2":
@@ -131,7 +186,7 @@ def main(name: str, path: str) -> None:
         return
     import torch
 
-    model, side, names = torchvision_model(name)
+    model, side, names = (efficientdet_model if name in EFFICIENTDETS else torchvision_model)(name)
     example = (torch.rand(1, 3, side, side),)
     torch.onnx.export(
         model, example, path, input_names=["image"], output_names=names, opset_version=17,

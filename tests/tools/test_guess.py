@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from guess_models import flags, model_with
-from onnx import helper
+from onnx import TensorProto, helper
 
 from trtconvert.guess import RecipeFlags, recipe_for
 from trtconvert.head_guess import CERTAIN, LIKELY, HeadGuess, Outputs, choose_guess
@@ -70,6 +70,29 @@ def test_heads_that_the_shapes_give_away(outputs, last, task, head, options):
     assert reasons["task"]
     assert reasons["head"]
     assert all(f"head_options.{key}" in reasons for key in options)
+
+
+def test_sizes_that_nodes_compute_from_the_images_are_found():
+    # 84 columns of as many cells as a division of floats gives; shape inference stops there.
+    nodes = [
+        helper.make_node("Shape", ["image"], ["sides"], start=2, end=3),
+        helper.make_node("Cast", ["sides"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["wide", "share"], ["cells"]),
+        helper.make_node("Cast", ["cells"], ["count"], to=TensorProto.INT64),
+        helper.make_node("Concat", ["before", "count"], ["shape"], axis=0),
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Expand", ["mean", "shape"], ["y"]),
+    ]
+    stored = [
+        helper.make_tensor("share", TensorProto.FLOAT, [1], [189 / 96]),
+        helper.make_tensor("before", TensorProto.INT64, [2], [1, 84]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3, 96, 96))
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 84, "cells"))
+    graph = helper.make_graph(nodes, "g", [image], [out], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    recipe, _ = recipe_for(model, flags())
+    assert (recipe.head, recipe.head_options["form"]) == ("yolo", "v8")
 
 
 def test_anchors_of_the_tensorflow_ssd_need_both_count_and_size():

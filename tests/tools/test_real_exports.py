@@ -1,33 +1,22 @@
 """Published architectures, exported by torchvision and Keras, are recognised and built for RTX.
 
-Optional: set ``VISIONRT_EXPORT_PYTHON`` to a Python with torch, torchvision, onnx, onnxscript and
-keras, and run ``pytest -m exports``. Weights are random: what is checked is the graph.
+Optional: see ``exports.py``. Weights are random: what is checked is the graph.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
+from exports import MARKS
 
 from trtconvert.cli.app import run
 from trtconvert.load import load_model
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.engine_file import EngineFile
 
-PYTHON = os.environ.get("VISIONRT_EXPORT_PYTHON")
-SCRIPT = Path(__file__).with_name("export_models.py")
-pytestmark = [
-    pytest.mark.exports,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        PYTHON is None, reason="VISIONRT_EXPORT_PYTHON names no Python with torch and keras"
-    ),
-]
+pytestmark = MARKS
 
 BUILT = {
     "resnet18": ("classify", "classifier", ["--preprocess", "imagenet"]),
@@ -39,24 +28,6 @@ TWO_STAGES = {
     "faster_rcnn": ("detect", "nms_inside"),
     "mask_rcnn": ("instances", "mask_rcnn"),
 }
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exports")
-
-    def export(name: str) -> Path:
-        path = folder / f"{name}.onnx"
-        if not path.exists():
-            environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-            command = [str(PYTHON), str(SCRIPT), name, str(path)]
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stderr[-2000:]
-        return path
-
-    return export
 
 
 @pytest.mark.parametrize("name", BUILT)
