@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -65,7 +66,6 @@ def operators_are_there() -> bool:
 
 def _library() -> str:
     import importlib.util
-    from pathlib import Path
 
     found = importlib.util.find_spec("torchvision")
     assert found is not None
@@ -174,8 +174,27 @@ def efficientdet_model(name: str) -> tuple[Any, int, list[str]]:
     return model.eval(), side, names
 
 
+def save_by_model_api(path: str) -> None:
+    """The efficientnet_lite0 of the tests, with what OpenVINO's Model API writes of it."""
+    from model_api.adapters import ONNXRuntimeAdapter
+    from model_api.models import Model
+
+    given = Path(__file__).parents[1] / "data" / "models" / "efficientnet_lite0.onnx"
+    told = {
+        "mean_values": [127.0] * 3,
+        "scale_values": [128.0] * 3,
+        "reverse_input_channels": True,
+        "labels": [f"class_{i}" for i in range(1000)],
+    }
+    adapter = ONNXRuntimeAdapter(str(given))
+    Model.create_model(adapter, model_type="Classification", configuration=told).save(path)
+
+
 def main(name: str, path: str) -> None:
     """Write one model."""
+    if name == "model_api":
+        save_by_model_api(path)
+        return
     if name == "keras_mobilenet_v2":
         import keras
         import numpy as np

@@ -1,7 +1,8 @@
 """What the tests of real exports share: the Python that has the libraries, and runs in it.
 
 Optional: set ``VISIONRT_EXPORT_PYTHON`` to a Python with torch, torchvision, onnx, onnxscript,
-keras and effdet, and run ``pytest -m exports``. Weights are random: what is checked is the graph.
+keras, effdet and openvino-model-api[onnx], and run ``pytest -m exports``. Weights are random: what
+is checked is the graph.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Published architectures, exported by torchvision and Keras, are recognised and built for RTX.
+"""Models exported by torchvision, Keras and Model API are recognised and built for RTX.
 
 Optional: see ``exports.py``. Weights are random: what is checked is the graph.
 """
@@ -82,3 +82,14 @@ def test_what_is_left_before_the_nms_is_what_the_nms_chose_from(exported):
     for box, score, label in zip(chosen["boxes"], chosen["scores"], chosen["labels"], strict=True):
         candidates = np.flatnonzero(np.abs(scores[:, label] - score) < 1e-6)
         assert np.abs(boxes[candidates] - box).max(axis=1).min() < 1e-3
+
+
+def test_model_api_says_what_it_saved_but_not_how_it_is_fed(exported, capsys):
+    path = str(exported("model_api"))
+    # It says that the graph prepares images by itself, which reads floats as before.
+    assert run(["guess", path]) == 2
+    assert "--preprocess" in capsys.readouterr().err
+    assert run(["guess", path, "--preprocess", "imagenet,mean=127,std=128", "--json"]) == 0
+    recipe = json.loads(capsys.readouterr().out)["recipe"]
+    assert (recipe["task"], recipe["head"]) == ("classify", "classifier")
+    assert recipe["labels"][:2] == ["class 0", "class 1"]

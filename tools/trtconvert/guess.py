@@ -148,7 +148,7 @@ def _found_spec(
         return dataclasses.replace(recipe, preprocess=spec), ()
     if images is None or not images.files:
         raise UsageError(
-            "--preprocess, since nothing in the file says how images were prepared in training",
+            "--preprocess, since nothing in the file says for sure how images were prepared",
             got="none",
             fix=f"Give a preset ({', '.join(PRESETS)}), with changes as in tf,std=255, or JSON; "
             "or --images FOLDER, best with a labels.csv, to find it by.",
