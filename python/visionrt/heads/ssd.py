@@ -36,7 +36,6 @@ from numpy.typing import NDArray
 from visionrt import _core
 from visionrt.heads.anchor_options import anchors_from, numbers_of
 from visionrt.heads.base import (
-    Frame,
     as_float32,
     bad_option,
     bad_shape,
@@ -44,12 +43,10 @@ from visionrt.heads.base import (
     choice,
     output_named,
 )
-from visionrt.heads.boxes import NO_LIMIT, detections_from
+from visionrt.heads.boxes import NO_LIMIT, CandidateHead, Candidates
 from visionrt.heads.level_maps import LevelMaps
 from visionrt.manifest import TensorInfo
-from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
-from visionrt.results import Detections
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
@@ -60,7 +57,7 @@ OPTIONS = (
 )
 
 
-class SsdHead:
+class SsdHead(CandidateHead):
     """See the module. Decodes on the device as well; ``constant`` holds the anchors."""
 
     decodes_on_device = True
@@ -89,35 +86,23 @@ class SsdHead:
         if min(self._variances) <= 0:
             raise bad_option(recipe, "variances", "numbers above 0", self._variances)
 
-    def decode(
-        self,
-        outputs: Mapping[str, NDArray[Any]],
-        frames: Sequence[Frame],
-        options: PredictOptions,
-    ) -> list[Detections]:
-        """One :class:`Detections` per frame. A score must be above ``confidence``."""
-        rows = self._rows(outputs, len(frames), options.confidence)
-        return [
-            detections_from(
-                _core.decode_ssd(
-                    codes,
-                    scores,
-                    anchors,
-                    self._recipe.preprocess.size,
-                    options.confidence,
-                    variances=self._variances,
-                    activation=self._activation,
-                    background=self._background,
-                    multi_label=self._multi_label,
-                    max_candidates=NO_LIMIT,
-                    code=self._code,
-                ),
-                frame,
-                options,
-                self._recipe,
+    def _candidates(
+        self, outputs: Mapping[str, NDArray[Any]], batch: int, confidence: float
+    ) -> Iterator[Candidates]:
+        for codes, scores, anchors in self._rows(outputs, batch, confidence):
+            yield _core.decode_ssd(
+                codes,
+                scores,
+                anchors,
+                self._recipe.preprocess.size,
+                confidence,
+                variances=self._variances,
+                activation=self._activation,
+                background=self._background,
+                multi_label=self._multi_label,
+                max_candidates=NO_LIMIT,
+                code=self._code,
             )
-            for (codes, scores, anchors), frame in zip(rows, frames, strict=True)
-        ]
 
     def _rows(
         self, outputs: Mapping[str, NDArray[Any]], batch: int, confidence: float

@@ -31,13 +31,11 @@ from numpy.typing import NDArray
 
 from visionrt import _core
 from visionrt.heads.anchor_options import numbers_of
-from visionrt.heads.base import Frame, as_float32, bad_option, check_options, choice
-from visionrt.heads.boxes import NO_LIMIT, class_count, detections_from
+from visionrt.heads.base import as_float32, bad_option, check_options, choice
+from visionrt.heads.boxes import NO_LIMIT, CandidateHead, Candidates, class_count
 from visionrt.heads.level_maps import logit_floor, maps_by_anchor
 from visionrt.manifest import TensorInfo
-from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
-from visionrt.results import Detections
 
 _Level = tuple[tuple[float, float], ...]
 PRESETS: Mapping[str, tuple[_Level, ...]] = {
@@ -61,7 +59,7 @@ PRESETS: Mapping[str, tuple[_Level, ...]] = {
 _OPTIONS = ("outputs", "anchors", "strides", "activation", "multi_label")
 
 
-class YoloMapsHead:
+class YoloMapsHead(CandidateHead):
     """See the module. Only the rows whose objectness can pass are read further."""
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
@@ -80,31 +78,20 @@ class YoloMapsHead:
         self._activation = choice(recipe, "activation", ("sigmoid", "none"), "sigmoid")
         self._multi_label = choice(recipe, "multi_label", (False, True), False)
 
-    def decode(
-        self,
-        outputs: Mapping[str, NDArray[Any]],
-        frames: Sequence[Frame],
-        options: PredictOptions,
-    ) -> list[Detections]:
-        """One :class:`Detections` per frame. A score must be above ``confidence``."""
-        maps = self._maps(outputs, len(frames))
+    def _candidates(
+        self, outputs: Mapping[str, NDArray[Any]], batch: int, confidence: float
+    ) -> Iterator[Candidates]:
+        maps = self._maps(outputs, batch)
         classes = class_count(maps[0].shape[2], 5, self._recipe)
-        return [
-            detections_from(
-                _core.decode_yolo(
-                    np.concatenate(list(self._rows(maps, image, classes, options.confidence))),
-                    "v5",
-                    classes,
-                    options.confidence,
-                    multi_label=self._multi_label,
-                    max_candidates=NO_LIMIT,
-                ),
-                frame,
-                options,
-                self._recipe,
+        for image in range(batch):
+            yield _core.decode_yolo(
+                np.concatenate(list(self._rows(maps, image, classes, confidence))),
+                "v5",
+                classes,
+                confidence,
+                multi_label=self._multi_label,
+                max_candidates=NO_LIMIT,
             )
-            for image, frame in enumerate(frames)
-        ]
 
     def _maps(self, outputs: Mapping[str, NDArray[Any]], batch: int) -> list[NDArray[np.float32]]:
         """The outputs as [n, K, 5 + C, h, w]."""
