@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from export_models import EFFICIENTDETS, declare_operators
+from export_models import EFFICIENTDETS, declare_operators, yolov5_model
 
 # Of EfficientDet's sizes and others; of 320, 800 and 1344 some levels have no whole strides.
 SIZES = ((512, 512), (320, 320), (384, 640), (800, 1344), (100, 203))
@@ -114,14 +114,41 @@ def efficientdet(name: str, raw: dict[str, Any], threshold: float) -> dict[str, 
     return {"boxes": found[:, :4], "scores": found[:, 4], "labels": found[:, 5].astype(int) - 1}
 
 
+def yolov5(raw: dict[str, Any], threshold: float) -> dict[str, np.ndarray]:
+    """Every box of YOLOv5's above the threshold, none suppressed; not clipped."""
+    import torch
+
+    part, _, names = yolov5_model("yolov5_maps")
+    from yolov5.utils.general import non_max_suppression
+
+    if "boxes" in raw:
+        rows = torch.from_numpy(raw["boxes"])
+    else:
+        last = part.inner.model[-1]
+        # Of its last layer, what comes after the convolutions.
+        last.m = torch.nn.ModuleList(torch.nn.Identity() for _ in names)
+        maps = [
+            np.moveaxis(raw[name], 4, 2).reshape(1, -1, *raw[name].shape[2:4]) for name in names
+        ]
+        rows, _ = last([torch.from_numpy(m.copy()) for m in maps])
+    limits = {"conf_thres": threshold, "iou_thres": 1.0, "multi_label": True, "max_det": 10**5}
+    found = non_max_suppression(rows, **limits)[0].numpy()
+    return {"boxes": found[:, :4], "scores": found[:, 4], "labels": found[:, 5].astype(int)}
+
+
+def decoded(name: str, raw: dict[str, Any], threshold: float) -> dict[str, np.ndarray]:
+    """What the library of a model makes of its raw outputs."""
+    if name.startswith("yolov5"):
+        return yolov5(raw, threshold)
+    return retinanet(raw, threshold) if name == "retinanet" else efficientdet(name, raw, threshold)
+
+
 def main(name: str, *rest: str) -> None:
     """Write the anchors, or what a library makes of raw outputs."""
     if name == "anchors":
         np.savez(rest[0], **all_anchors())
         return
-    raw, threshold = dict(np.load(rest[0])), float(rest[2])
-    found = retinanet(raw, threshold) if name == "retinanet" else efficientdet(name, raw, threshold)
-    np.savez(rest[1], **found)
+    np.savez(rest[1], **decoded(name, dict(np.load(rest[0])), float(rest[2])))
 
 
 if __name__ == "__main__":

@@ -131,6 +131,49 @@ def torchvision_model(name: str) -> tuple[Any, int, list[str]]:
     return make().eval(), side, names
 
 
+def evened_out(model: Any, size_hw: tuple[int, int]) -> Any:
+    """The model with statistics of pictures in its normalisations.
+
+    Through many layers of random weights nothing of the image is left otherwise.
+    """
+    import torch
+
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    # Blocks, so that pictures differ on coarse levels too, over ImageNet's std.
+    blocks = 4.5 * torch.rand(32, 3, 8, 8) - 2.1
+    for axis, side in zip((2, 3), size_hw, strict=True):
+        blocks = blocks.repeat_interleave(side // 8, axis)
+    with torch.no_grad():
+        model.train()(blocks)
+    return model.eval()
+
+
+def yolov5_model(name: str) -> tuple[Any, tuple[int, int], list[str]]:
+    """YOLOv5n: its raw maps, or its boxes decoded. Its height and width in place of a side."""
+    import torch
+    import yolov5
+    from yolov5.models.yolo import DetectionModel
+
+    declare_operators()
+    size = (192, 320)
+    torch.manual_seed(0)
+    configuration = Path(yolov5.__file__).parent / "models" / "yolov5n.yaml"
+    model = evened_out(DetectionModel(str(configuration)), size)
+
+    class Part(torch.nn.Module):
+        """Boxes, or maps, of the pair that the model gives."""
+
+        def forward(self, image: Any) -> Any:
+            boxes, maps = model(image)
+            return tuple(maps) if name == "yolov5_maps" else boxes
+
+    part = Part().eval()
+    part.inner = model  # that the exporter knows its weights
+    return part, size, ["fine", "middle", "coarse"] if name == "yolov5_maps" else ["boxes"]
+
+
 # Sides of the image: of 320, strides of the coarsest level are no whole numbers.
 EFFICIENTDETS = {"efficientdet_lite0": 320, "efficientdet_d0": 256}
 
@@ -158,20 +201,10 @@ def efficientdet_model(name: str) -> tuple[Any, int, list[str]]:
             )
 
     torch.manual_seed(0)
-    model = EfficientDet(config, pretrained_backbone=False)
-    # Through many layers of random weights nothing of the image is left, unless each is evened out.
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = 1.0
-    # Pictures of blocks, so that they differ on coarse levels too, over ImageNet's std.
-    blocks = 4.5 * torch.rand(32, 3, 8, 8) - 2.1
-    blocks = blocks.repeat_interleave(side // 8, 2).repeat_interleave(side // 8, 3)
-    with torch.no_grad():
-        model.train()(blocks)
+    model = evened_out(EfficientDet(config, pretrained_backbone=False), (side, side))
     if name == "efficientdet_d0":
-        return Joined(model).eval(), side, ["logits", "codes"]
-    names = [f"{kind}{level}" for kind in ("logits", "codes") for level in levels]
-    return model.eval(), side, names
+        return Joined(model), side, ["logits", "codes"]
+    return model, side, [f"{kind}{level}" for kind in ("logits", "codes") for level in levels]
 
 
 def save_by_model_api(path: str) -> None:
@@ -205,8 +238,13 @@ def main(name: str, path: str) -> None:
         return
     import torch
 
-    model, side, names = (efficientdet_model if name in EFFICIENTDETS else torchvision_model)(name)
-    example = (torch.rand(1, 3, side, side),)
+    if name.startswith("yolov5"):
+        model, size, names = yolov5_model(name)
+    else:
+        make = efficientdet_model if name in EFFICIENTDETS else torchvision_model
+        model, side, names = make(name)
+        size = (side, side)
+    example = (torch.rand(1, 3, *size),)
     torch.onnx.export(
         model, example, path, input_names=["image"], output_names=names, opset_version=17,
         dynamo=False,

@@ -1,8 +1,12 @@
 """What the tests of real exports share: the Python that has the libraries, and runs in it.
 
-Optional: set ``VISIONRT_EXPORT_PYTHON`` to a Python with torch, torchvision, onnx, onnxscript,
-keras, effdet and openvino-model-api[onnx], and run ``pytest -m exports``. Weights are random: what
-is checked is the graph.
+Optional: set ``VISIONRT_EXPORT_PYTHON`` to a Python (3.11 was used) and run ``pytest -m exports``.
+It must have:
+
+    pip install torch torchvision onnx onnxscript keras effdet 'openvino-model-api[onnx]'
+    pip install 'setuptools<80' pandas requests seaborn ultralytics && pip install --no-deps yolov5
+
+Weights are random: what is checked is the graph.
 """
 
 from __future__ import annotations
