@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from export_models import EFFICIENTDETS, declare_operators, yolov5_model
+from export_models import EFFICIENTDETS, ULTRALYTICS, declare_operators, yolov5_model
 
 # Of EfficientDet's sizes and others; of 320, 800 and 1344 some levels have no whole strides.
 SIZES = ((512, 512), (320, 320), (384, 640), (800, 1344), (100, 203))
@@ -136,8 +136,29 @@ def yolov5(raw: dict[str, Any], threshold: float) -> dict[str, np.ndarray]:
     return {"boxes": found[:, :4], "scores": found[:, 4], "labels": found[:, 5].astype(int)}
 
 
+def ultralytics(name: str, raw: dict[str, Any], threshold: float) -> dict[str, np.ndarray]:
+    """Rows above the threshold, none suppressed, of its own NMS: box, score, class, the rest."""
+    import torch
+
+    declare_operators()
+    from ultralytics.utils.nms import non_max_suppression
+
+    found = non_max_suppression(
+        torch.from_numpy(raw["output0"]),
+        conf_thres=threshold,
+        iou_thres=1.0,
+        max_det=10**5,
+        nc=80,
+        rotated=name.endswith("obb"),
+        end2end=name == "yolo26n",
+    )
+    return {"rows": found[0].numpy()}
+
+
 def decoded(name: str, raw: dict[str, Any], threshold: float) -> dict[str, np.ndarray]:
     """What the library of a model makes of its raw outputs."""
+    if name in ULTRALYTICS:
+        return ultralytics(name, raw, threshold)
     if name.startswith("yolov5"):
         return yolov5(raw, threshold)
     return retinanet(raw, threshold) if name == "retinanet" else efficientdet(name, raw, threshold)

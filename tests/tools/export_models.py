@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false")
 
 
 def declare_operators() -> None:
@@ -207,6 +208,31 @@ def efficientdet_model(name: str) -> tuple[Any, int, list[str]]:
     return model, side, [f"{kind}{level}" for kind in ("logits", "codes") for level in levels]
 
 
+# What its exporter is told besides the image's size.
+ULTRALYTICS: dict[str, dict[str, Any]] = {
+    "yolov8n": {},
+    "yolo26n": {"nms": False},  # the final boxes of its end-to-end branch
+    "yolo11n-seg": {},
+    "yolo11n-pose": {},
+    "yolo11n-obb": {},
+    "yolo11n-cls": {},
+}
+
+
+def export_by_ultralytics(name: str, path: str) -> None:
+    """One of its models by its own exporter, which names the file in the working folder itself."""
+    import torch
+    from ultralytics import YOLO
+
+    torch.manual_seed(0)
+    model = YOLO(f"{name}.yaml")
+    evened_out(model.model, (256, 256))
+    os.chdir(Path(path).parent)
+    options = ULTRALYTICS[name]
+    made = model.export(format="onnx", imgsz=256, opset=17, simplify=False, **options)
+    Path(made).replace(path)
+
+
 def save_by_model_api(path: str) -> None:
     """The efficientnet_lite0 of the tests, with what OpenVINO's Model API writes of it."""
     from model_api.adapters import ONNXRuntimeAdapter
@@ -227,6 +253,9 @@ def main(name: str, path: str) -> None:
     """Write one model."""
     if name == "model_api":
         save_by_model_api(path)
+        return
+    if name in ULTRALYTICS:
+        export_by_ultralytics(name, path)
         return
     if name == "keras_mobilenet_v2":
         import keras

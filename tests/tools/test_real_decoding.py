@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from exports import MARKS, run_there
+from real_outputs import blocks, decode, raw_outputs, runs_in_the_twin, threshold_for
 
-import visionrt
 from trtconvert.cli.app import run
-from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.engine_file import EngineFile
 from visionrt.heads.anchor_options import anchors_from
-from visionrt.preprocess import Preprocessor
 from visionrt.recipe import Recipe
 from visionrt.spec import PreprocessSpec
 
@@ -97,16 +95,15 @@ def test_recognised_built_and_decoded_as_its_library_does(
     assert {**recipe.head_options, **case.options} == dict(recipe.head_options)
 
     size = recipe.preprocess.size
-    colours = np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
-    image = colours.repeat(size[0] // 8, axis=0).repeat(size[1] // 8, axis=1)
+    image = blocks(size)
     raw = raw_outputs(twin, recipe, image)
     threshold = threshold_for(scores_of(raw), 400)
     np.savez(tmp_path / "raw.npz", **raw)
     path_of_decoded = tmp_path / "decoded.npz"
     run_there("export_decodes.py", name, tmp_path / "raw.npz", path_of_decoded, str(threshold))
     wanted = np.load(path_of_decoded)
-    with visionrt.load(engine, device="cpu") as model:
-        got = model(image, confidence=threshold, **case.limits)
+    got = decode(recipe, raw, confidence=threshold, **case.limits)
+    runs_in_the_twin(engine, image, got, confidence=threshold, **case.limits)
     assert len(got) == len(wanted["boxes"]) > 50
     boxes = np.clip(wanted["boxes"], 0, [size[1], size[0]] * 2)
     theirs = np.lexsort((wanted["scores"], wanted["labels"]))
@@ -118,16 +115,6 @@ def test_recognised_built_and_decoded_as_its_library_does(
     reach = largest_box(raw)
     assert reach < 2e5, "boxes that would hide an error in their anchors"
     np.testing.assert_allclose(got.xyxy[ours], boxes[theirs], rtol=0, atol=20 * ROUNDING * reach)
-
-
-def raw_outputs(model: bytes, recipe: Recipe, image: np.ndarray) -> dict[str, np.ndarray]:
-    """Of the CPU twin's graph, on the image that the pipeline feeds it."""
-    feed = Preprocessor(recipe.preprocess)([image])
-    backend = OnnxRuntimeBackend(model)
-    (name,) = (info.name for info in backend.inputs)
-    outputs = {name: value.copy() for name, value in backend.run({name: feed}).items()}
-    backend.close()
-    return outputs
 
 
 def scores_of(raw: dict[str, np.ndarray]) -> np.ndarray:
@@ -144,12 +131,6 @@ def scores_of(raw: dict[str, np.ndarray]) -> np.ndarray:
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-values.astype(np.float64)))
-
-
-def threshold_for(scores: np.ndarray, count: int) -> float:
-    """Between the scores of rank ``count`` and the next, so that both sides agree on them."""
-    best = np.sort(scores)[::-1]
-    return float((best[count - 1] + best[count]) / 2)
 
 
 def largest_box(raw: dict[str, np.ndarray]) -> float:
