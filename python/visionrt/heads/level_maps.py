@@ -54,7 +54,7 @@ def maps_by_anchor(
     for order in _ORDERS:
         if len({level.get(order) for level in fitting}) == 1 and order in fitting[0]:
             return [
-                _by_anchor(outputs[name], order, per_cell)
+                _by_anchor(outputs[name], order, per_cell, fitting[0][order])
                 for name, (_, _, per_cell) in zip(names, cells, strict=True)
             ]
     shapes = [str(outputs[name].shape) for name in names]
@@ -79,13 +79,13 @@ def _columns(shape: tuple[int, ...], order: str, grid: tuple[int, int], per_cell
     return channels[1] if len(channels) == 2 and channels[0] == per_cell else 0
 
 
-def _by_anchor(array: NDArray[Any], order: str, per_cell: int) -> NDArray[np.float32]:
+def _by_anchor(array: NDArray[Any], order: str, per_cell: int, columns: int) -> NDArray[np.float32]:
     given = as_float32(array)
     if order == "khwc":
         return given.transpose(0, 1, 4, 2, 3)
     if order == "kchw":
-        return given.reshape(len(given), per_cell, -1, *given.shape[-2:])
-    split = given.reshape(*given.shape[:3], per_cell, -1)
+        return given.reshape(len(given), per_cell, columns, *given.shape[-2:])
+    split = given.reshape(*given.shape[:3], per_cell, columns)
     return split.transpose(0, 3, 4, 1, 2)
 
 
