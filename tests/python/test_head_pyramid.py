@@ -18,13 +18,20 @@ from visionrt.spec import PreprocessSpec
 
 ROUNDING = 2.0**-24
 RATIOS_HW = (0.5, 1.0, 2.0)
+# Sides of the smallest anchor in strides, as the authors' configurations have them.
+EFFICIENTDET = {
+    "efficientdet": 4,
+    "efficientdet_lite": 3,
+    "efficientdet_d7": 5,
+    "efficientdet_d7x": 4,
+}
 
 
-def cells(size: tuple[int, int]) -> list[tuple[int, int, int]]:
+def cells(size: tuple[int, int], last: int = 7) -> list[tuple[int, int, int]]:
     """Level, row and column of each cell, in order; a level has half the cells, rounded up."""
     out = []
     height, width = size
-    for level in range(1, 8):
+    for level in range(1, last + 1):
         height, width = math.ceil(height / 2), math.ceil(width / 2)
         if level >= 3:
             out += [(level, y, x) for y in range(height) for x in range(width)]
@@ -33,8 +40,8 @@ def cells(size: tuple[int, int]) -> list[tuple[int, int, int]]:
 
 def sides_of(scheme: str, level: int) -> list[tuple[float, float]]:
     """Height and width of the nine anchors of a cell, in order."""
-    base = 4 * 2.0**level
-    if scheme == "efficientdet":
+    base = EFFICIENTDET.get(scheme, 4) * 2.0**level
+    if scheme in EFFICIENTDET:
         shapes = ((1, 1), (0.7, 1.4), (1.4, 0.7))
         return [
             (base * 2 ** (o / 3) * h, base * 2 ** (o / 3) * w) for o in range(3) for h, w in shapes
@@ -51,7 +58,7 @@ def sides_of(scheme: str, level: int) -> list[tuple[float, float]]:
 
 def reference_anchors(scheme: str, size: tuple[int, int]) -> np.ndarray:
     """cy, cx, h, w in pixels."""
-    places = cells(size)
+    places = cells(size, 8 if scheme == "efficientdet_d7x" else 7)
     rows = []
     for level, y, x in places:
         down = 1 + max(row for at, row, _ in places if at == level)
@@ -59,7 +66,7 @@ def reference_anchors(scheme: str, size: tuple[int, int]) -> np.ndarray:
         step_y = step_x = 2.0**level
         stretch_y = stretch_x = 1.0
         offset = 0.0
-        if scheme == "efficientdet":
+        if scheme in EFFICIENTDET:
             offset = 0.5
             step_y, step_x = size[0] / down, size[1] / across
             stretch_y, stretch_x = step_y / 2**level, step_x / 2**level
@@ -71,7 +78,7 @@ def reference_anchors(scheme: str, size: tuple[int, int]) -> np.ndarray:
     return np.array(rows)
 
 
-SCHEMES = ("retinanet", "retinanet_mmdet", "retinanet_torchvision", "efficientdet")
+SCHEMES = ("retinanet", "retinanet_mmdet", "retinanet_torchvision", *EFFICIENTDET)
 
 
 @pytest.mark.parametrize("size", [(128, 256), (320, 320), (72, 200)])
@@ -83,7 +90,7 @@ def test_anchors(scheme: str, size: tuple[int, int]) -> None:
     assert found.all().shape == wanted.shape
     # One rounding to float32.
     np.testing.assert_allclose(found.all(), wanted, rtol=2 * ROUNDING, atol=1e-12)
-    assert sum(len(level) * level.shape[1] for level in found.levels) == len(cells(size))
+    assert sum(len(level) * level.shape[1] for level in found.levels) * 9 == len(wanted)
 
 
 def test_a_pyramid_may_be_given() -> None:
@@ -114,6 +121,8 @@ def test_a_pyramid_may_be_given() -> None:
         {"ratios": [-1]},
         {"ratios": [[1, 2, 3]]},
         {"ratios": "wide"},
+        {"scales": "4"},
+        {"scales": [float("nan")]},
         {"centre": "middle"},
         {"octaves": 3},
     ],
@@ -234,6 +243,37 @@ def test_maps_by_level_are_the_joined_outputs(
     assert len(decode(maps, levels, frame_of(maps, *SIZE), confidence=0.02)[0]) > 10
 
 
+def test_a_map_that_fits_two_orders_is_read_as_the_others_are() -> None:
+    # 288×288 has 36 × 36 cells of 4 × 9 numbers on level 3.
+    spec = PreprocessSpec(resize="stretch", size=(288, 288))
+    sides = [36, 18, 9, 5, 3]
+    rng = np.random.default_rng(5)
+    wide = {}
+    for level, side in enumerate(sides, start=3):
+        wide[f"codes{level}"] = rng.normal(0, 0.5, (1, side, side, 36)).astype(np.float32)
+        wide[f"scores{level}"] = rng.normal(-5, 2, (1, side, side, 18)).astype(np.float32)
+    recipe = recipe_of("ssd", **{**recipe_for(maps=True).head_options}, spec=spec)
+    frame = frame_of(recipe, 288, 288)
+    (wanted,) = decode(
+        recipe, {k: np.ascontiguousarray(np.moveaxis(v, 3, 1)) for k, v in wide.items()}, frame
+    )
+    (got,) = decode(recipe, wide, frame)
+    assert len(wanted) > 20
+    np.testing.assert_array_equal(got.xyxy, wanted.xyxy)
+
+
+def test_levels_that_do_not_go_together_are_errors() -> None:
+    levels = by_level(*outputs_of(np.random.default_rng(0)), "nchw")
+    fewer = {**levels, "scores6": np.zeros((1, 36, 2, 4), np.float32)}
+    for form in (fewer, {**fewer, "scores6": np.zeros((1, 2, 4, 45), np.float32)}):
+        with pytest.raises(ModelError, match=r"output scores3, .*in one order, with as many"):
+            decode(recipe_for(maps=True), form, frame_of(recipe_for(), *SIZE))
+    options = {**recipe_for(maps=True).head_options, "background": CLASSES}
+    recipe = recipe_of("ssd", spec=PreprocessSpec(size=SIZE), **options)
+    with pytest.raises(ModelError, match="output scores3"):
+        decode(recipe, levels, frame_of(recipe, *SIZE))
+
+
 def test_maps_of_another_layout_are_errors() -> None:
     codes, logits = outputs_of(np.random.default_rng(0))
     levels = by_level(codes, logits, "nchw")
@@ -251,6 +291,7 @@ def test_maps_of_another_layout_are_errors() -> None:
         {"boxes": ["codes3"]},
         {"scores": "scores3"},
         {"scores": ["x"] * 5},
+        {"scores": [["scores3"]] * 5},
         {"anchors": "tf_ssd_300"},
     ):
         names = dict(recipe.head_options) | bad

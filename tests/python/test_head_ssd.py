@@ -87,9 +87,17 @@ def test_ssd_anchor_forms() -> None:
     np.testing.assert_allclose(
         anchors_from(recipe_of("ssd", anchors=grids)).all(), zoo_anchors(), atol=1e-6
     )
-    for bad in (None, "yolo", [], [[1, 2, 3]], {"feature_maps": sides}, {"a": 1}, 3, [["x"] * 4]):
+    for bad in (
+        *(None, "yolo", [], [[1, 2, 3]], {"feature_maps": sides}, {"a": 1}, 3, [["x"] * 4]),
+        *({**grids, "feature_maps": maps} for maps in (3, [], [19], [[19]], [[0, 19]] * 6)),
+        *({**grids, "scales": scales} for scales in (0.2, "wide", [0.2] * 6, [-0.2] * 7)),
+        *({**grids, "ratios": ratios} for ratios in (1, [], [0], ["x"], [[1, 2]])),
+        [[0.5, 0.5, float("nan"), 1]],
+    ):
         with pytest.raises(UsageError, match="anchors"):
             anchors_from(recipe_of("ssd", anchors=bad))
+    with pytest.raises(UsageError, match="got none"):
+        anchors_from(recipe_of("ssd"))
 
 
 @pytest.mark.parametrize(

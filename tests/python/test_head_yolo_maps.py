@@ -117,6 +117,22 @@ def test_against_float64(form: str, name: str, multi_label: bool, confidence: fl
         assert best >= 0
 
 
+def test_a_map_that_fits_two_orders_is_read_as_the_others_are() -> None:
+    # 192×192 has 24 × 24 cells of 3 × (5 + 3) numbers at stride 8.
+    rng = np.random.default_rng(6)
+    wide = {
+        name: rng.normal(0, 2, (1, side, side, 24)).astype(np.float32)
+        for name, side in (("a", 24), ("b", 12), ("c", 6))
+    }
+    spec = PreprocessSpec(resize="stretch", size=(192, 192))
+    recipe = recipe_of("yolo_maps", spec=spec, anchors="yolov5")
+    first = {name: np.ascontiguousarray(np.moveaxis(m, 3, 1)) for name, m in wide.items()}
+    frame = frame_of(recipe, 192, 192)
+    (wanted,), (got,) = decode(recipe, first, frame), decode(recipe, wide, frame)
+    assert len(wanted) > 20
+    np.testing.assert_array_equal(got.xyxy, wanted.xyxy)
+
+
 def test_a_graph_that_has_applied_the_sigmoid() -> None:
     maps = maps_of(np.random.default_rng(3))
     with np.errstate(over="ignore"):
@@ -153,6 +169,7 @@ def test_labels_say_where_classes_end() -> None:
         {"strides": 8},
         {"outputs": ["a", "b"]},
         {"outputs": ["a", "b", "z"]},
+        {"outputs": [["a"], "b", "c"]},
         {"activation": "softmax"},
     ],
     ids=str,

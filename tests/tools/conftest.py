@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from diff_engines import changed, engine
+from exports import run_there
 from tiny_models import save, save_pictures, tiny_classifier
 
 
@@ -25,3 +27,17 @@ def pair(tmp_path):
     b = engine(tmp_path / "b.engine", same, typed=other)
     c = engine(tmp_path / "c.engine", other, typed=other)
     return a, b, c, save_pictures(tmp_path / "pictures", 6)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Exports a model of ``export_models.py`` by name, once; needs what ``exports.py`` says."""
+    folder = tmp_path_factory.mktemp("exports")
+
+    def export(name: str) -> Path:
+        path = folder / f"{name}.onnx"
+        if not path.exists():
+            run_there("export_models.py", name, path)
+        return path
+
+    return export

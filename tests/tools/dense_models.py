@@ -22,7 +22,7 @@ class Case:
         task, head, options: as the rules should find them.
         answer: field of the result -> value; a callable takes the result.
         last: by output name, the operator that it ends in; its constants are that operator's input.
-        separable: whether the outputs come from a depthwise separable convolution.
+        separable: whether the outputs come from a swish and a depthwise separable convolution.
     """
 
     outputs: Mapping[str, np.ndarray]
@@ -41,7 +41,9 @@ def model_of(case: Case) -> ModelProto:
     seen = "image"
     if case.separable:
         seen = "pointwise"
-        nodes.append(helper.make_node("Conv", ["image", "deep_w"], ["depthwise"], group=3))
+        nodes.append(helper.make_node("Sigmoid", ["image"], ["gate"]))
+        nodes.append(helper.make_node("Mul", ["image", "gate"], ["swish"]))
+        nodes.append(helper.make_node("Conv", ["swish", "deep_w"], ["depthwise"], group=3))
         nodes.append(helper.make_node("Conv", ["depthwise", "point_w"], [seen]))
         for name, shape in (("deep_w", (3, 1, 3, 3)), ("point_w", (2, 3, 1, 1))):
             values.append(numpy_helper.from_array(np.full(shape, 0.25, np.float32), name))

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false")
 
 
 def declare_operators() -> None:
@@ -65,12 +67,12 @@ def operators_are_there() -> bool:
 
 def _library() -> str:
     import importlib.util
-    from pathlib import Path
 
     found = importlib.util.find_spec("torchvision")
     assert found is not None
     assert found.origin is not None
-    return str(Path(found.origin).parent / "_C.so")
+    # ``_C.so``, and ``_C_stable.so`` of versions for torch's stable interface.
+    return str(next(Path(found.origin).parent.glob("_C*.so"), "_C.so"))
 
 
 def torchvision_model(name: str) -> tuple[Any, int, list[str]]:
@@ -94,7 +96,19 @@ def torchvision_model(name: str) -> tuple[Any, int, list[str]]:
         def forward(self, image: Any) -> Any:
             return self.inner(image)["out"]
 
+    class RawHead(torch.nn.Module):
+        """Logits and codes of the anchors, of an image that is normalised already."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = detection.retinanet_resnet50_fpn(**plain)
+
+        def forward(self, image: Any) -> Any:
+            found = self.inner.head(list(self.inner.backbone(image).values()))
+            return found["cls_logits"], found["bbox_regression"]
+
     makers: dict[str, tuple[Callable[[], Any], int, list[str]]] = {
+        "retinanet": (RawHead, 320, ["logits", "codes"]),
         "resnet18": (lambda: models.resnet18(weights=None), 224, ["scores"]),
         "deeplabv3": (Maps, 256, ["out"]),
         "ssdlite": (
@@ -118,8 +132,131 @@ def torchvision_model(name: str) -> tuple[Any, int, list[str]]:
     return make().eval(), side, names
 
 
+def evened_out(model: Any, size_hw: tuple[int, int]) -> Any:
+    """The model with statistics of pictures in its normalisations.
+
+    Through many layers of random weights nothing of the image is left otherwise.
+    """
+    import torch
+
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    # Blocks, so that pictures differ on coarse levels too, over ImageNet's std.
+    blocks = 4.5 * torch.rand(32, 3, 8, 8) - 2.1
+    for axis, side in zip((2, 3), size_hw, strict=True):
+        blocks = blocks.repeat_interleave(side // 8, axis)
+    with torch.no_grad():
+        model.train()(blocks)
+    return model.eval()
+
+
+def yolov5_model(name: str) -> tuple[Any, tuple[int, int], list[str]]:
+    """YOLOv5n: its raw maps, or its boxes decoded. Its height and width in place of a side."""
+    import torch
+    import yolov5
+    from yolov5.models.yolo import DetectionModel
+
+    declare_operators()
+    size = (192, 320)
+    torch.manual_seed(0)
+    configuration = Path(yolov5.__file__).parent / "models" / "yolov5n.yaml"
+    model = evened_out(DetectionModel(str(configuration)), size)
+
+    class Part(torch.nn.Module):
+        """Boxes, or maps, of the pair that the model gives."""
+
+        def forward(self, image: Any) -> Any:
+            boxes, maps = model(image)
+            return tuple(maps) if name == "yolov5_maps" else boxes
+
+    part = Part().eval()
+    part.inner = model  # that the exporter knows its weights
+    return part, size, ["fine", "middle", "coarse"] if name == "yolov5_maps" else ["boxes"]
+
+
+# Sides of the image: of 320, strides of the coarsest level are no whole numbers.
+EFFICIENTDETS = {"efficientdet_lite0": 320, "efficientdet_d0": 256}
+
+
+def efficientdet_model(name: str) -> tuple[Any, int, list[str]]:
+    """Maps by level of Lite0, joined logits and codes of D0; as :func:`torchvision_model`."""
+    import torch
+    from effdet import EfficientDet, get_efficientdet_config
+
+    declare_operators()
+    side, levels = EFFICIENTDETS[name], range(3, 8)
+    config = get_efficientdet_config(f"tf_{name}")
+    config.image_size = (side, side)
+    config.backbone_args = {"drop_path_rate": 0.0}  # nor do layers drop out while they are evened
+
+    class Joined(torch.nn.Module):
+        def __init__(self, inner: Any) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, image: Any) -> Any:
+            return tuple(
+                torch.cat([m.permute(0, 2, 3, 1).reshape(1, -1, n) for m in maps], 1)
+                for n, maps in zip((config.num_classes, 4), self.inner(image), strict=True)
+            )
+
+    torch.manual_seed(0)
+    model = evened_out(EfficientDet(config, pretrained_backbone=False), (side, side))
+    if name == "efficientdet_d0":
+        return Joined(model), side, ["logits", "codes"]
+    return model, side, [f"{kind}{level}" for kind in ("logits", "codes") for level in levels]
+
+
+# What its exporter is told besides the image's size.
+ULTRALYTICS: dict[str, dict[str, Any]] = {
+    "yolov8n": {},
+    "yolo26n": {"nms": False},  # the final boxes of its end-to-end branch
+    "yolo11n-seg": {},
+    "yolo11n-pose": {},
+    "yolo11n-obb": {},
+    "yolo11n-cls": {},
+}
+
+
+def export_by_ultralytics(name: str, path: str) -> None:
+    """One of its models by its own exporter, which names the file in the working folder itself."""
+    import torch
+    from ultralytics import YOLO
+
+    torch.manual_seed(0)
+    model = YOLO(f"{name}.yaml")
+    evened_out(model.model, (256, 256))
+    os.chdir(Path(path).parent)
+    options = ULTRALYTICS[name]
+    made = model.export(format="onnx", imgsz=256, opset=17, simplify=False, **options)
+    Path(made).replace(path)
+
+
+def save_by_model_api(path: str) -> None:
+    """The efficientnet_lite0 of the tests, with what OpenVINO's Model API writes of it."""
+    from model_api.adapters import ONNXRuntimeAdapter
+    from model_api.models import Model
+
+    given = Path(__file__).parents[1] / "data" / "models" / "efficientnet_lite0.onnx"
+    told = {
+        "mean_values": [127.0] * 3,
+        "scale_values": [128.0] * 3,
+        "reverse_input_channels": True,
+        "labels": [f"class_{i}" for i in range(1000)],
+    }
+    adapter = ONNXRuntimeAdapter(str(given))
+    Model.create_model(adapter, model_type="Classification", configuration=told).save(path)
+
+
 def main(name: str, path: str) -> None:
     """Write one model."""
+    if name == "model_api":
+        save_by_model_api(path)
+        return
+    if name in ULTRALYTICS:
+        export_by_ultralytics(name, path)
+        return
     if name == "keras_mobilenet_v2":
         import keras
         import numpy as np
@@ -130,8 +267,13 @@ def main(name: str, path: str) -> None:
         return
     import torch
 
-    model, side, names = torchvision_model(name)
-    example = (torch.rand(1, 3, side, side),)
+    if name.startswith("yolov5"):
+        model, size, names = yolov5_model(name)
+    else:
+        make = efficientdet_model if name in EFFICIENTDETS else torchvision_model
+        model, side, names = make(name)
+        size = (side, side)
+    example = (torch.rand(1, 3, *size),)
     torch.onnx.export(
         model, example, path, input_names=["image"], output_names=names, opset_version=17,
         dynamo=False,

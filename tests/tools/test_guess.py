@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from guess_models import flags, model_with
-from onnx import helper
+from onnx import TensorProto, helper
 
 from trtconvert.guess import RecipeFlags, recipe_for
 from trtconvert.head_guess import CERTAIN, LIKELY, HeadGuess, Outputs, choose_guess
@@ -72,49 +72,35 @@ def test_heads_that_the_shapes_give_away(outputs, last, task, head, options):
     assert all(f"head_options.{key}" in reasons for key in options)
 
 
+def test_sizes_that_nodes_compute_from_the_images_are_found():
+    # 84 columns of as many cells as a division of floats gives; shape inference stops there.
+    nodes = [
+        helper.make_node("Shape", ["image"], ["sides"], start=2, end=3),
+        helper.make_node("Cast", ["sides"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["wide", "share"], ["cells"]),
+        helper.make_node("Cast", ["cells"], ["count"], to=TensorProto.INT64),
+        helper.make_node("Concat", ["before", "count"], ["shape"], axis=0),
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Expand", ["mean", "shape"], ["y"]),
+    ]
+    stored = [
+        helper.make_tensor("share", TensorProto.FLOAT, [1], [189 / 96]),
+        helper.make_tensor("before", TensorProto.INT64, [2], [1, 84]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3, 96, 96))
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 84, "cells"))
+    graph = helper.make_graph(nodes, "g", [image], [out], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    recipe, _ = recipe_for(model, flags())
+    assert (recipe.head, recipe.head_options["form"]) == ("yolo", "v8")
+
+
 def test_anchors_of_the_tensorflow_ssd_need_both_count_and_size():
     outputs = {"b": (1, 1917, 4), "s": (1, 1917, 91)}
     recipe, _ = recipe_for(model_with(outputs, image=(1, 3, 300, 300)), flags())
     assert recipe.head_options["anchors"] == "tf_ssd_300"
     with pytest.raises(UsageError, match=r"--head-options with anchors.*1917 anchors.*levels"):
         recipe_for(model_with(outputs, image=(1, 3, 320, 320)), flags())
-
-
-def raw_maps(channels):
-    # 96×96 at strides 8, 16 and 32.
-    return {name: (1, channels, side, side) for name, side in (("a", 12), ("b", 6), ("c", 3))}
-
-
-def test_raw_yolo_maps_ask_for_their_anchors():
-    model = model_with(raw_maps(255))
-    with pytest.raises(UsageError, match=r"anchors.*3 anchors × \(5 \+ 80 classes\).*yolov7"):
-        recipe_for(model, flags())
-    recipe, reasons = recipe_for(model, flags(head_options={"anchors": "yolov7"}))
-    assert (recipe.task, recipe.head) == ("detect", "yolo_maps")
-    assert recipe.head_options["outputs"] == ["a", "b", "c"]
-    assert recipe.labels[0] == "person"
-    assert reasons["head_options.anchors"] == "--head-options"
-
-
-@pytest.mark.parametrize("channels", [144, 15, 256])
-def test_other_maps_at_those_strides_are_no_raw_yolo(channels):
-    # YOLOv8's own maps have 64 + 80 channels; 15 leave no class; 256 are no multiple of 3.
-    with pytest.raises(UsageError, match="--task and --head"):
-        recipe_for(model_with(raw_maps(channels)), flags())
-
-
-def test_a_retinanet_asks_whose_anchors_it_has():
-    # 96×96 has 12² + 6² + 3² + 2² + 1 = 194 cells on levels 3 to 7.
-    model = model_with({"b": (1, 1746, 4), "s": (1, 1746, 90)}, last="Sigmoid")
-    with pytest.raises(UsageError, match=r"anchors.*levels 3 to 7.*retinanet_mmdet.*MMDetection"):
-        recipe_for(model, flags())
-    recipe, reasons = recipe_for(model, flags(head_options={"anchors": "retinanet"}))
-    assert recipe.head_options == {
-        "boxes": "b", "scores": "s", "variances": [1] * 4, "activation": "none",
-        "background": -1, "code": "xywh", "anchors": "retinanet",
-    }  # fmt: skip
-    assert recipe.labels[0] == "person"
-    assert "90 classes" in reasons["labels"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from trtconvert.graph import tensor_info
 from trtconvert.head_guess import LIKELY, Outputs, last_operators, separable_outputs
 from trtconvert.head_rules import guess_head
 from visionrt.engine_file import EngineFile
+from visionrt.recipe import Recipe
+from visionrt.spec import PreprocessSpec
 
 EMULATION = Path(__file__).parents[1] / "emulation"
 sys.path[:0] = [str(EMULATION), str(EMULATION / "fake_cuda"), str(EMULATION.parent / "python")]
@@ -59,6 +61,30 @@ def check(result: Any, case: Case) -> None:
         # The constants are binary fractions; a softmax and the angle of pi / 2 are rounded.
         tolerance = 2e-6 if field in ("confidence", "xywhr", "xyxy", "keypoints") else 0
         np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance, err_msg=field)
+
+
+FINDERS = [n for n, c in ALL.items() if c.task in ("detect", "instances", "obb", "keypoints")]
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_an_image_without_objects(name: str) -> None:
+    from head_calls import frame_of, infos
+
+    from visionrt.heads import head_for
+    from visionrt.options import options_for
+
+    case = ALL[name]
+    spec = PreprocessSpec(resize="stretch", size=(SIZE, SIZE))
+    recipe = Recipe(case.task, case.head, spec, head_options=case.options)
+    outputs = dict(case.outputs)
+    for output in case.last:  # that the graph applies to them
+        if case.last[output] == "Sigmoid":
+            outputs[output] = 1 / (1 + np.exp(-outputs[output]))
+    head = head_for(recipe, infos(outputs))
+    (result,) = head.decode(outputs, [frame_of(recipe)], options_for(recipe, confidence=1.0))
+    assert str(result)
+    if case.head not in ("keypoints", "simcc", "heatmaps"):  # these place every point
+        assert len(result) == 0
 
 
 @pytest.mark.parametrize("name", ALL)

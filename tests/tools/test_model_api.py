@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from guess_models import flags, model_with
-from onnx import helper
+from onnx import TensorProto, helper
 
 from trtconvert.guess import RecipeFlags, find_recipe
-from visionrt.errors import ModelError
+from visionrt.errors import ModelError, UsageError
 
 
 def with_info(model, **entries):
@@ -59,13 +59,42 @@ def test_a_multi_label_classifier_of_unit_intensities():
 
 
 def test_processing_inside_the_graph_leaves_nothing_to_do():
-    model = with_info(model_with({"y": (1, 3)}), **INFO, embedded_processing="True")
-    props = {entry.key: entry for entry in model.metadata_props}
-    props["model_info task_type"].value = "classification"
-    props["model_info model_type"].value = ""
-    props["model_info labels"].value = "a b c"
+    model = model_with({"y": (1, 3)}, dtype=TensorProto.UINT8)
+    wrong_of_it = {"task_type": "classification", "model_type": "", "labels": "a b c"}
+    model = with_info(model, **(INFO | wrong_of_it), embedded_processing="True")
     spec = find_recipe(model, RecipeFlags()).recipe.preprocess
     assert (spec.color, spec.mean, spec.std) == ("bgr", (0, 0, 0), (1, 1, 1))
+
+
+# What openvino-model-api 0.4.7 writes into an ONNX file that its ONNXRuntimeAdapter has loaded,
+# by Model.save; its graph is as it was. (test_real_exports.py lets it write them.)
+SAVED = {
+    "model_type": "Classification", "embedded_processing": "True",
+    "mean_values": "127.0 127.0 127.0", "scale_values": "128.0 128.0 128.0",
+    "reverse_input_channels": "True", "input_dtype": "u8", "intensity_mode": "none",
+    "intensity_percentile_low": "1.0", "intensity_percentile_high": "99.0",
+    "intensity_scale_factor": "1.0", "intensity_min_value": "0.0",
+    "intensity_repeat_channels": "False", "resize_type": "standard",
+    "interpolation_mode": "LINEAR", "pad_value": "0", "orig_height": "96", "orig_width": "96",
+    "topk": "1", "labels": "red_fox owl cat", "path_to_labels": "", "multilabel": "False",
+    "hierarchical": "False", "hierarchical_config": "", "hierarchical_postproc": "greedy",
+    "confidence_threshold": "0.5", "output_raw_scores": "False",
+}  # fmt: skip
+
+
+def test_processing_said_to_be_inside_a_graph_of_floats_is_asked_for():
+    model = with_info(model_with({"y": (1, 3)}), **SAVED)
+    with pytest.raises(UsageError, match=r"--preprocess.*for sure"):
+        find_recipe(model, RecipeFlags())
+    found = find_recipe(model, flags("tf")).recipe
+    assert (found.task, found.labels) == ("classify", ("red fox", "owl", "cat"))
+    assert found.head_options["activation"] == "softmax"
+    told = with_info(model_with({"y": (1, 3)}), **(SAVED | {"embedded_processing": "False"}))
+    spec = find_recipe(told, RecipeFlags()).recipe.preprocess
+    assert (spec.resize, spec.color, spec.mean, spec.std) == (
+        *("stretch", "rgb"),
+        *((127.0,) * 3, (128.0,) * 3),
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,6 +105,8 @@ def test_processing_inside_the_graph_leaves_nothing_to_do():
         {"pad_value": "grey"},
         {"scale_values": "0"},
         {"label_info": "{"},
+        {"intensity_mode": "percentile"},
+        {"intensity_mode": "scale_to_unit", "input_dtype": "u16"},
     ],
 )
 def test_what_is_not_understood_is_said(wrong):

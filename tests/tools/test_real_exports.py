@@ -1,33 +1,22 @@
-"""Published architectures, exported by torchvision and Keras, are recognised and built for RTX.
+"""Models exported by torchvision, Keras and Model API are recognised and built for RTX.
 
-Optional: set ``VISIONRT_EXPORT_PYTHON`` to a Python with torch, torchvision, onnx, onnxscript and
-keras, and run ``pytest -m exports``. Weights are random: what is checked is the graph.
+Optional: see ``exports.py``. Weights are random: what is checked is the graph.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
+from exports import MARKS
 
 from trtconvert.cli.app import run
 from trtconvert.load import load_model
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.engine_file import EngineFile
 
-PYTHON = os.environ.get("VISIONRT_EXPORT_PYTHON")
-SCRIPT = Path(__file__).with_name("export_models.py")
-pytestmark = [
-    pytest.mark.exports,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        PYTHON is None, reason="VISIONRT_EXPORT_PYTHON names no Python with torch and keras"
-    ),
-]
+pytestmark = MARKS
 
 BUILT = {
     "resnet18": ("classify", "classifier", ["--preprocess", "imagenet"]),
@@ -39,24 +28,6 @@ TWO_STAGES = {
     "faster_rcnn": ("detect", "nms_inside"),
     "mask_rcnn": ("instances", "mask_rcnn"),
 }
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exports")
-
-    def export(name: str) -> Path:
-        path = folder / f"{name}.onnx"
-        if not path.exists():
-            environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-            command = [str(PYTHON), str(SCRIPT), name, str(path)]
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stderr[-2000:]
-        return path
-
-    return export
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -111,3 +82,14 @@ def test_what_is_left_before_the_nms_is_what_the_nms_chose_from(exported):
     for box, score, label in zip(chosen["boxes"], chosen["scores"], chosen["labels"], strict=True):
         candidates = np.flatnonzero(np.abs(scores[:, label] - score) < 1e-6)
         assert np.abs(boxes[candidates] - box).max(axis=1).min() < 1e-3
+
+
+def test_model_api_says_what_it_saved_but_not_how_it_is_fed(exported, capsys):
+    path = str(exported("model_api"))
+    # It says that the graph prepares images by itself, which reads floats as before.
+    assert run(["guess", path]) == 2
+    assert "--preprocess" in capsys.readouterr().err
+    assert run(["guess", path, "--preprocess", "imagenet,mean=127,std=128", "--json"]) == 0
+    recipe = json.loads(capsys.readouterr().out)["recipe"]
+    assert (recipe["task"], recipe["head"]) == ("classify", "classifier")
+    assert recipe["labels"][:2] == ["class 0", "class 1"]

@@ -17,7 +17,8 @@ from trtconvert.head_guess import LIKELY, HeadGuess, Outputs, last_operators, se
 from trtconvert.head_rules import classifier_guess, guess_head, segmentation
 from trtconvert.input_spec import spec_from_text
 from trtconvert.metadata import recipe_in, spec_text
-from trtconvert.passes.dims import settle_dims
+from trtconvert.passes.dims import infer_shapes, settle_dims
+from trtconvert.passes.slim import slim
 from trtconvert.preprocessing.choices import known_spec
 from trtconvert.preprocessing.detect import detect_spec
 from trtconvert.progress import Progress, silent
@@ -147,7 +148,7 @@ def _found_spec(
         return dataclasses.replace(recipe, preprocess=spec), ()
     if images is None or not images.files:
         raise UsageError(
-            "--preprocess, since nothing in the file says how images were prepared in training",
+            "--preprocess, since nothing in the file says for sure how images were prepared",
             got="none",
             fix=f"Give a preset ({', '.join(PRESETS)}), with changes as in tf,std=255, or JSON; "
             "or --images FOLDER, best with a labels.csv, to find it by.",
@@ -163,6 +164,11 @@ def _outputs(model: ModelProto, spec: PreprocessSpec, shapes: ShapeFlags) -> Out
     copy = ModelProto.FromString(model.SerializeToString())
     sized = settle_dims(copy, ranges, keep_batch=True)
     infos = tuple(tensor_info(value) for value in sized.graph.output)
+    if any(not isinstance(size, int) for info in infos for size in info.shape[1:]):
+        # Sizes that nodes compute from the image's are numbers once those nodes are folded.
+        copy = ModelProto.FromString(model.SerializeToString())
+        sized = infer_shapes(slim(settle_dims(copy, ranges, keep_batch=False), []))
+        infos = tuple(tensor_info(value) for value in sized.graph.output)
     graph = sized.graph
     return Outputs(infos, spec.size, last_operators(graph), separable_outputs(graph))
 

@@ -8,7 +8,7 @@ equally sure and differ are no answer: the user is asked.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ CERTAIN = 0.95
 LIKELY = 0.8
 # Operators that keep the values they pass on.
 _TRANSPARENT = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Transpose")
+# What may stand between an activation and the convolution that reads it.
+_BEFORE_CONV = (*_TRANSPARENT, "Pad", "BatchNormalization")
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
 
 
@@ -58,13 +60,14 @@ class Outputs:
         infos: name, dtype and shape of each, in the graph's order.
         size: height and width of the input image.
         last_op: by output name, the operator that made the values; see :func:`last_operators`.
-        separable: outputs of depthwise separable convolutions; see :func:`separable_outputs`.
+        separable: the activation before each output that a depthwise separable convolution makes;
+            see :func:`separable_outputs`.
     """
 
     infos: tuple[TensorInfo, ...]
     size: tuple[int, int]
     last_op: Mapping[str, str]
-    separable: frozenset[str] = frozenset()
+    separable: Mapping[str, str] = field(default_factory=dict)
 
     def cells(self) -> set[int]:
         """Grid cells over the strides that detectors use."""
@@ -92,36 +95,66 @@ def choose_guess(outputs: Outputs, rules: Iterable[Rule]) -> HeadGuess | None:
 
 
 def last_operators(graph: GraphProto) -> dict[str, str]:
-    """By output name, the operator that made its values, reshapes and the like skipped."""
-    producers: dict[str, NodeProto] = {name: node for node in graph.node for name in node.output}
-    found = {}
-    for value in graph.output:
-        node = producers.get(value.name)
-        while node is not None and node.op_type in _TRANSPARENT and node.input[0] in producers:
-            node = producers[node.input[0]]
-        found[value.name] = node.op_type if node is not None else ""
-    return found
+    """By output name, the operator that made its values, reshapes and the like skipped.
+
+    Parts that were made by one operator each and joined count as made by that operator.
+    """
+    producers = {name: node for node in graph.node for name in node.output}
+    return {value.name: _last_operator(value.name, producers) for value in graph.output}
 
 
-def separable_outputs(graph: GraphProto) -> frozenset[str]:
-    """Names of the outputs whose last convolution is 1×1 on top of a depthwise one."""
-    producers: dict[str, NodeProto] = {name: node for node in graph.node for name in node.output}
+def _last_operator(name: str, producers: Mapping[str, NodeProto]) -> str:
+    node = _before(name, producers, _TRANSPARENT)
+    if node is None:
+        return ""
+    if node.op_type == "Concat":
+        parts = {_last_operator(part, producers) for part in node.input}
+        return parts.pop() if len(parts) == 1 else "Concat"
+    return node.op_type
+
+
+def _before(
+    name: str, producers: Mapping[str, NodeProto], skipped: Collection[str]
+) -> NodeProto | None:
+    """The node that made a value, the skipped ones left out where a node stands before them."""
+    node = producers.get(name)
+    while node is not None and node.op_type in skipped and node.input[0] in producers:
+        node = producers[node.input[0]]
+    return node
+
+
+def separable_outputs(graph: GraphProto) -> dict[str, str]:
+    """The outputs whose last convolution is 1×1 on top of a depthwise one.
+
+    Returns:
+        By output name, the operator of the activation before both: ``Sigmoid`` where a Mul makes
+        a swish of it; an empty string where none is.
+    """
+    producers = {name: node for node in graph.node for name in node.output}
     sizes = {value.name: tuple(value.dims) for value in graph.initializer}
-    found = set()
+    found = {}
     for value in graph.output:
         last = _nearest_conv(value.name, producers)
         if last is None or sizes.get(last.input[1], ())[2:] != (1, 1):
             continue
-        before = producers.get(last.input[0])
-        while before is not None and before.op_type in _TRANSPARENT:
-            before = producers.get(before.input[0])
-        if before is None or before.op_type != "Conv":
+        depthwise = _before(last.input[0], producers, _TRANSPARENT)
+        if depthwise is None or depthwise.op_type != "Conv":
             continue
-        groups = next((a.i for a in before.attribute if a.name == "group"), 1)
-        weights = sizes.get(before.input[1], ())
+        groups = next((a.i for a in depthwise.attribute if a.name == "group"), 1)
+        weights = sizes.get(depthwise.input[1], ())
         if groups > 1 and weights[1:2] == (1,):
-            found.add(value.name)
-    return frozenset(found)
+            found[value.name] = _activation_at(depthwise.input[0], producers)
+    return found
+
+
+def _activation_at(name: str, producers: Mapping[str, NodeProto]) -> str:
+    node = _before(name, producers, _BEFORE_CONV)
+    if node is None:
+        return ""
+    if node.op_type == "Mul":
+        made_by = {producers[given].op_type for given in node.input if given in producers}
+        return "Sigmoid" if "Sigmoid" in made_by else "Mul"
+    return node.op_type
 
 
 def _nearest_conv(name: str, producers: Mapping[str, NodeProto]) -> NodeProto | None:

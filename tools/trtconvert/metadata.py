@@ -7,7 +7,8 @@ import json
 
 from onnx import ModelProto
 
-from trtconvert.model_api import PREFIX, recipe_from_model_info, says_size
+from trtconvert.graph import image_inputs, tensor_info
+from trtconvert.model_api import PREFIX, recipe_from_model_info, says_size, says_spec
 from visionrt.errors import EngineFileError, ModelError
 from visionrt.recipe import Recipe
 from visionrt.ultralytics import recipe_from_metadata
@@ -31,11 +32,16 @@ def recipe_in(model: ModelProto) -> Recipe | None:
         raise ModelError(error.expected, got=error.got, fix="Export the model again.") from error
 
 
-def spec_text(model: ModelProto, recipe: Recipe) -> str:
+def spec_text(model: ModelProto, recipe: Recipe) -> str | None:
     """What ``--preprocess`` would take, of the metadata's recipe. Exports differ in layout and
     type, which are the graph's to say, as the size is where the metadata has none.
+
+    Returns:
+        None where the metadata contradicts the graph.
     """
     texts = _texts(model)
+    if not says_spec(texts, tensor_info(image_inputs(model.graph)[0]).dtype):
+        return None
     silent = {"layout", "dtype"}
     if any(key.startswith(PREFIX) for key in texts) and not says_size(texts):
         silent.add("size")

@@ -4,7 +4,9 @@ Properties are called ``model_info KEY``. Model API reads images as BGR, subtrac
 and divides by ``scale_values`` after ``reverse_input_channels``; ``resize_type`` is ``standard``
 (stretch), ``fit_to_window_letterbox``, ``fit_to_window`` (padded below and to the right) or
 ``crop`` (all of the shorter side). With ``intensity_mode`` ``scale_to_unit`` pixels are divided by
-their largest value first. With ``embedded_processing`` the graph does all of it.
+their largest value first. With ``embedded_processing`` the graph does all of it, of a uint8 input.
+Version 0.4.7 says so, too, of ONNX files that it saves with the graph as it was; then nothing is
+known of how images are fed.
 
 The model type tells the head only in part: where the outputs tell it, they are believed.
 """
@@ -46,6 +48,8 @@ _TYPES = {
     "maskrcnn": ("instances", "mask_rcnn"),
     "keypointdetection": ("keypoints", "simcc"),
 }
+_YES = ("true", "yes", "1")
+_LARGEST = {"u8": 255.0}  # of images' own type; we feed no other
 _USUAL_HEADS = {
     "classify": "classifier",
     "detect": "nms_inside",
@@ -84,6 +88,12 @@ def recipe_from_model_info(entries: Mapping[str, str]) -> Recipe | None:
         ) from error
 
 
+def says_spec(entries: Mapping[str, str], input_dtype: str) -> bool:
+    """Whether the metadata is to be believed on how images are fed, by the input's type."""
+    embedded = entries.get(PREFIX + "embedded_processing", "").lower() in _YES
+    return input_dtype == "uint8" or not embedded
+
+
 def says_size(entries: Mapping[str, str]) -> bool:
     """Whether the metadata has an input size."""
     return {PREFIX + "orig_width", PREFIX + "orig_height"} <= entries.keys()
@@ -111,8 +121,10 @@ def _spec(info: Mapping[str, str]) -> PreprocessSpec:
     spec["mean"], spec["std"] = [0.0], [1.0]
     if not _is_true(info, "embedded_processing"):
         unit = 1.0
-        if info.get("intensity_mode") == "scale_to_unit":
-            unit = float(info.get("intensity_max_value", 255))
+        if (mode := info.get("intensity_mode", "none")) == "scale_to_unit":
+            unit = float(info.get("intensity_max_value") or _LARGEST[info.get("input_dtype", "u8")])
+        elif mode != "none":
+            raise ValueError(f"intensity_mode {mode!r}")
         spec["mean"] = [unit * x for x in _numbers(info, "mean_values")] or [0.0]
         spec["std"] = [unit * x for x in _numbers(info, "scale_values")] or [unit]
     else:
@@ -137,4 +149,4 @@ def _numbers(info: Mapping[str, str], key: str) -> list[float]:
 
 
 def _is_true(info: Mapping[str, str], key: str) -> bool:
-    return info.get(key, "").lower() in ("true", "yes", "1")
+    return info.get(key, "").lower() in _YES

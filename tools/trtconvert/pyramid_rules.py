@@ -1,8 +1,10 @@
 """Rules for detectors on a feature pyramid whose outputs are codes of anchors, or raw maps.
 
 Told by the count of rows, or by the maps: 9 anchors at each cell of levels 3 to 7 of RetinaNet and
-EfficientDet. EfficientDet is told by its separable convolutions; RetinaNets of different libraries
-differ in nothing but the order and place of their anchors, so the user is asked.
+EfficientDet, or 3 to 8 of EfficientDet-D7x. EfficientDet is told by its separable convolutions, and
+the scale of its anchors by the activation and the image's size where one published model alone has
+these. RetinaNets of different libraries differ in nothing but the order and place of their anchors,
+so the user is asked.
 """
 
 from __future__ import annotations
@@ -11,16 +13,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from trtconvert.head_guess import CERTAIN, LIKELY, HeadGuess, Outputs, Rule, activation_of
-from visionrt.heads.pyramid_anchors import OWNERS, PRESETS
+from visionrt.heads.pyramid_anchors import OWNERS, PRESETS, PyramidScheme
 from visionrt.heads.yolo_maps import size_of
 from visionrt.manifest import TensorInfo
 
-_SCHEME = PRESETS["retinanet"]
-_PER_CELL = _SCHEME.per_cell()
+_SCHEMES = PRESETS["retinanet"], PRESETS["efficientdet_d7x"]
+_PER_CELL = _SCHEMES[0].per_cell()
 _V8_CHANNELS = 64 + 80
-ANCHORS_TO_CHOOSE = " | ".join(
-    f'{{"anchors": "{name}"}} for {owner}' for name, owner in OWNERS.items()
-)
+# Of EfficientDet-Lite, by the sides of a square image; at 640 there are two.
+_LITE_ANCHORS = dict.fromkeys((320, 384, 448), "efficientdet_lite") | {512: "efficientdet"}
+_D7_SIDE = 1536
+
+
+def _choices(*names: str) -> str:
+    return " | ".join(f'{{"anchors": "{name}"}} for {OWNERS[name]}' for name in names)
+
+
+RETINANETS = _choices("retinanet", "retinanet_mmdet", "retinanet_torchvision")
 
 
 def joined(outputs: Outputs) -> HeadGuess | None:
@@ -29,22 +38,30 @@ def joined(outputs: Outputs) -> HeadGuess | None:
     if len(infos) != 2 or any(len(info.shape) != 3 for info in infos):
         return None
     boxes = [info for info in infos if info.shape[2] == 4]
-    count = sum(h * w for h, w in _SCHEME.grids(outputs.size)) * _PER_CELL
-    if len(boxes) != 1 or any(info.shape[1] != count for info in infos):
+    if len(boxes) != 1 or infos[0].shape[1] != infos[1].shape[1]:
         return None
     scores = next(info for info in infos if info is not boxes[0])
-    reason = f"box codes and class scores for {count} anchors, 9 a cell of levels 3 to 7"
-    classes = scores.shape[2] if isinstance(scores.shape[2], int) else None
-    return _guess(outputs, boxes[0].name, scores.name, scores, classes, reason)
+    for scheme in _SCHEMES:
+        count = sum(h * w for h, w in scheme.grids(outputs.size)) * _PER_CELL
+        if scores.shape[1] == count:
+            said = f"box codes and class scores for {count} anchors, 9 a cell"
+            classes = scores.shape[2] if isinstance(scores.shape[2], int) else None
+            return _guess(outputs, scheme, boxes[0].name, scores.name, scores, classes, said)
+    return None
 
 
 def by_level(outputs: Outputs) -> HeadGuess | None:
-    """Ten maps, two for each level: nine times 4 channels, and nine times C."""
-    if len(outputs.infos) != 2 * (_SCHEME.levels[1] - _SCHEME.levels[0] + 1):
-        return None
+    """Two maps for each level: nine times 4 channels, and nine times C."""
+    for scheme in _SCHEMES:
+        if len(outputs.infos) == 2 * len(scheme.grids(outputs.size)):
+            return _of_levels(outputs, scheme)
+    return None
+
+
+def _of_levels(outputs: Outputs, scheme: PyramidScheme) -> HeadGuess | None:
     boxes, scores, classes = [], [], set()
     left = list(outputs.infos)
-    for grid in _SCHEME.grids(outputs.size):
+    for grid in scheme.grids(outputs.size):
         pair = [(info, n) for info in left if (n := _columns(info, grid)) is not None]
         # Two levels may have one size; the graph's order is that of the levels then.
         codes = [info for info, n in pair if n == 4][:1]
@@ -57,9 +74,9 @@ def by_level(outputs: Outputs) -> HeadGuess | None:
         left = [info for info in left if info is not codes[0] and info is not rest[0][0]]
     if len(classes) != 1:
         return None
-    reason = "maps of box codes and of class scores, 9 anchors a cell, for levels 3 to 7"
+    said = "maps of box codes and of class scores, 9 anchors a cell"
     names = [info.name for info in boxes], [info.name for info in scores]
-    return _guess(outputs, *names, scores[0], classes.pop(), reason)
+    return _guess(outputs, scheme, *names, scores[0], classes.pop(), said)
 
 
 def _columns(info: TensorInfo, grid: tuple[int, int]) -> int | None:
@@ -78,11 +95,12 @@ def _columns(info: TensorInfo, grid: tuple[int, int]) -> int | None:
 
 def _guess(
     outputs: Outputs,
+    scheme: PyramidScheme,
     boxes: str | list[str],
     scores: str | list[str],
     of_scores: TensorInfo,
     classes: int | None,
-    reason: str,
+    said: str,
 ) -> HeadGuess:
     last = outputs.last_op[of_scores.name]
     options: dict[str, Any] = {
@@ -97,18 +115,42 @@ def _guess(
         "background": "classes of such models are told by a sigmoid each",
     }
     missing = {}
-    if of_scores.name in outputs.separable:
-        options |= {"anchors": "efficientdet", "code": "yxhw"}
-        why["anchors"] = why["code"] = "the scores come from a separable convolution"
-    else:
+    before = outputs.separable.get(of_scores.name)
+    if before is None:
         options["code"] = "xywh"
-        missing["anchors"] = ANCHORS_TO_CHOOSE
+        missing["anchors"] = RETINANETS
+    else:
+        options["code"] = "yxhw"
+        why["code"] = "the scores come from a separable convolution, as EfficientDet's do"
+        name, reason = _efficientdet_anchors(scheme, before, outputs.size)
+        if name is None:
+            missing["anchors"] = reason
+        else:
+            options["anchors"], why["anchors"] = name, reason
+    first, last_level = scheme.levels
     return HeadGuess(
-        *("detect", "ssd", options, reason, classes),
+        *("detect", "ssd", options, f"{said}, for levels {first} to {last_level}", classes),
         why=why,
         confidence=CERTAIN,
         missing=missing,
     )
+
+
+def _efficientdet_anchors(
+    scheme: PyramidScheme, activation: str, size_hw: tuple[int, int]
+) -> tuple[str | None, str]:
+    """The preset and why; or None, and what there is to choose from."""
+    height, width = size_hw
+    side = height if height == width else None
+    if scheme is PRESETS["efficientdet_d7x"]:
+        return "efficientdet_d7x", "of EfficientDets D7x alone has a level 8"
+    if activation != "Sigmoid":
+        if side in _LITE_ANCHORS:
+            return _LITE_ANCHORS[side], f"EfficientDet-Lite of {side}×{side} has these"
+        return None, _choices("efficientdet", "efficientdet_lite")
+    if side == _D7_SIDE:
+        return None, _choices("efficientdet", "efficientdet_d7")
+    return "efficientdet", "an EfficientDet with swish, of another size than D7"
 
 
 def yolo_maps(outputs: Outputs) -> HeadGuess | None:
@@ -134,7 +176,7 @@ def yolo_maps(outputs: Outputs) -> HeadGuess | None:
     choices = (
         '{"anchors": "yolov5"}, for YOLOv7-tiny too | {"anchors": "yolov7"}, or pairs of pixels'
         if len(infos) == 3
-        else '{"anchors": "yolov5_p6"}, or pairs of pixels'
+        else '{"anchors": "yolov5_p6"}, for YOLOv7 with four levels too, or pairs of pixels'
     )
     return HeadGuess(
         *("detect", "yolo_maps", options, reason, columns - 5),

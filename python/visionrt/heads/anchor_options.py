@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from visionrt.heads import pyramid_anchors, ssd_anchors
 from visionrt.heads.base import bad_option
 from visionrt.heads.pyramid_anchors import PyramidScheme
+from visionrt.heads.ssd_anchors import AnchorGrid
 from visionrt.recipe import Recipe
 
 _GRID_KEYS = {"feature_maps", "scales", "ratios", "reduce_lowest"}
@@ -54,17 +56,9 @@ def anchors_from(recipe: Recipe) -> Anchors:
     if isinstance(value, Mapping) and "levels" in value and set(value) <= _PYRAMID_KEYS:
         scheme = _scheme(recipe, value)
         return Anchors(levels=pyramid_anchors.pyramid_anchors(scheme, size_hw))
-    if isinstance(value, Mapping) and set(value) <= _GRID_KEYS:
-        maps, scales = value.get("feature_maps", ()), value.get("scales", ())
-        if maps and len(scales) == len(maps) + 1 and all(len(m) == 2 for m in maps):
-            grids = ssd_anchors.grids_from_scales(
-                [(int(h), int(w)) for h, w in maps],
-                numbers_of(recipe, "scales", scales, len(scales)),
-                numbers_of(recipe, "ratios", r := value.get("ratios", [1.0, 2.0, 0.5]), len(r)),
-                reduce_lowest=bool(value.get("reduce_lowest", False)),
-            )
-            return Anchors(ssd_anchors.anchors_from_grids(grids))
-    elif isinstance(value, (list, tuple)) and value:
+    if isinstance(value, Mapping) and "feature_maps" in value and set(value) <= _GRID_KEYS:
+        return Anchors(ssd_anchors.anchors_from_grids(_grids(recipe, value)))
+    if isinstance(value, (list, tuple)) and value:
         rows = [numbers_of(recipe, "anchors", row, 4) for row in value]
         return Anchors(np.array(rows, np.float32))
     presets = " | ".join((*ssd_anchors.PRESETS, *pyramid_anchors.PRESETS))
@@ -73,14 +67,47 @@ def anchors_from(recipe: Recipe) -> Anchors:
 
 
 def numbers_of(recipe: Recipe, key: str, value: Any, count: int) -> list[float]:
-    """So many numbers of a head option. Raises UsageError where it is something else."""
+    """So many finite numbers of a head option. Raises UsageError where it is something else."""
     try:
         out = [float(v) for v in value]
     except (TypeError, ValueError) as error:
         raise bad_option(recipe, key, f"{count} numbers", value) from error
-    if len(out) != count:
+    if len(out) != count or isinstance(value, str) or not all(map(math.isfinite, out)):
         raise bad_option(recipe, key, f"{count} numbers", value)
     return out
+
+
+def _above_zero(recipe: Recipe, key: str, value: Any) -> list[float]:
+    """A list of numbers above 0 inside the option ``anchors``."""
+    wanted = f"{key}, a list of numbers above 0"
+    if not isinstance(value, (list, tuple)) or not value:
+        raise bad_option(recipe, "anchors", wanted, value)
+    numbers = numbers_of(recipe, "anchors", value, len(value))
+    if min(numbers) <= 0:
+        raise bad_option(recipe, "anchors", wanted, value)
+    return numbers
+
+
+def _grids(recipe: Recipe, value: Mapping[str, Any]) -> list[AnchorGrid]:
+    maps = value["feature_maps"]
+    if (
+        not isinstance(maps, (list, tuple))
+        or not maps
+        or not all(isinstance(size, (list, tuple)) and len(size) == 2 for size in maps)
+        or not all(type(side) is int and side > 0 for size in maps for side in size)
+    ):
+        wanted = "feature_maps, a list of [height, width] in whole cells"
+        raise bad_option(recipe, "anchors", wanted, maps)
+    scales = _above_zero(recipe, "scales", value.get("scales"))
+    if len(scales) != len(maps) + 1:
+        wanted = f"{len(maps) + 1} scales, one more than feature_maps"
+        raise bad_option(recipe, "anchors", wanted, scales)
+    return ssd_anchors.grids_from_scales(
+        [(height, width) for height, width in maps],
+        scales,
+        _above_zero(recipe, "ratios", value.get("ratios", [1.0, 2.0, 0.5])),
+        reduce_lowest=bool(value.get("reduce_lowest", False)),
+    )
 
 
 def _scheme(recipe: Recipe, value: Mapping[str, Any]) -> PyramidScheme:
@@ -91,23 +118,20 @@ def _scheme(recipe: Recipe, value: Mapping[str, Any]) -> PyramidScheme:
     for key, allowed in _CHOICES.items():
         if value.get(key, allowed[0]) not in allowed:
             raise bad_option(recipe, "anchors", f"{key} {' | '.join(allowed)}", value[key])
-    scales, ratios = value.get("scales", [4.0]), value.get("ratios", [1.0])
-    for key, given in (("scales", scales), ("ratios", ratios)):
-        if not isinstance(given, (list, tuple)) or not given:
-            raise bad_option(recipe, "anchors", f"{key}, a list of numbers", given)
+    scales = _above_zero(recipe, "scales", value.get("scales", [4.0]))
+    ratios = value.get("ratios", [1.0])
+    if not isinstance(ratios, (list, tuple)) or not ratios:
+        raise bad_option(recipe, "anchors", "ratios, a list of numbers or pairs", ratios)
     shapes = []
     for ratio in ratios:
         if isinstance(ratio, (list, tuple)):
-            width, height = numbers_of(recipe, "anchors", ratio, 2)
+            pair = _above_zero(recipe, "ratios", ratio)
+            width, height = numbers_of(recipe, "anchors", pair, 2)
         else:
-            (number,) = numbers_of(recipe, "anchors", [ratio], 1)
-            width, height = pyramid_anchors.shape_of_ratio(number) if number > 0 else (0, 0)
+            width, height = pyramid_anchors.shape_of_ratio(*_above_zero(recipe, "ratios", [ratio]))
         shapes.append((width, height))
-    numbers = numbers_of(recipe, "anchors", scales, len(scales))
-    if min(numbers) <= 0 or min(map(min, shapes)) <= 0:
-        raise bad_option(recipe, "anchors", "scales and ratios above 0", dict(value))
     return PyramidScheme(
-        scales=tuple(numbers),
+        scales=tuple(scales),
         shapes=tuple(shapes),
         levels=(levels[0], levels[1]),
         inner=value.get("inner", "ratios"),

@@ -69,7 +69,7 @@ def bad_option(recipe: Recipe, key: str, expected: str, got: object) -> UsageErr
     """The error for a head option of a wrong type or value."""
     return UsageError(
         f"head option {key} of {recipe.head}: {expected}",
-        got=repr(got),
+        got="none" if got is None else repr(got),
         fix="Correct head_options in the recipe.",
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +23,35 @@ Candidates: TypeAlias = tuple[
 
 MAX_CANDIDATES = 30_000  # the best usable ones of an image, that an NMS looks at
 NO_LIMIT = 2**31 - 1
+
+
+class CandidateHead(ABC):
+    """A head that finds candidates in each image; filters and the NMS are those of all."""
+
+    _recipe: Recipe
+
+    def decode(
+        self,
+        outputs: Mapping[str, NDArray[Any]],
+        frames: Sequence[Frame],
+        options: PredictOptions,
+    ) -> list[Detections]:
+        """One :class:`Detections` per frame. A score must be above ``confidence``."""
+        found = self._candidates(outputs, len(frames), options.confidence)
+        return [
+            detections_from(candidates, frame, options, self._recipe)
+            for candidates, frame in zip(found, frames, strict=True)
+        ]
+
+    @abstractmethod
+    def _candidates(
+        self, outputs: Mapping[str, NDArray[Any]], batch: int, confidence: float
+    ) -> Iterator[Candidates]:
+        """Of each image, all that score above ``confidence``.
+
+        Raises:
+            ModelError: an output of another shape than the head's layout, or another batch.
+        """
 
 
 def detections_from(

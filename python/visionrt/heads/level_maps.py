@@ -8,6 +8,7 @@ are gathered: the maps are many times larger.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,28 +21,72 @@ from visionrt.manifest import TensorInfo
 from visionrt.recipe import Recipe
 
 
-def by_anchor(
-    array: NDArray[Any], grid: tuple[int, int], per_cell: int
-) -> NDArray[np.float32] | None:
-    """A map as a view [n, K, C, h, w], float32; None where its shape does not fit."""
-    shape = array.shape
-    if len(shape) not in (4, 5) or shape[0] == 0:
-        return None
-    if len(shape) == 5 and shape[2:4] == grid and _splits((shape[1], shape[4]), per_cell):
-        return as_float32(array).transpose(0, 1, 4, 2, 3)
-    if shape[-2:] == grid and _splits(shape[1:-2], per_cell):
-        return as_float32(array).reshape(shape[0], per_cell, -1, *grid)
-    if shape[1:3] == grid and _splits(shape[3:], per_cell):
-        split = as_float32(array).reshape(shape[0], *grid, per_cell, -1)
-        return split.transpose(0, 3, 4, 1, 2)
-    return None
+def maps_by_anchor(
+    outputs: Mapping[str, NDArray[Any]],
+    names: Sequence[str],
+    cells: Sequence[tuple[int, int, int]],
+    batch: int,
+    allowed: range,
+    columns: str,
+) -> list[NDArray[np.float32]]:
+    """Maps of one kind as views [n, K, C, h, w], float32.
+
+    One map may fit two orders of its axes, as 36 × 36 cells of 36 numbers do: the order is the
+    one that all of them fit.
+
+    Args:
+        names: of the outputs, one for each level.
+        cells: rows, columns and anchors a cell of each level.
+        allowed: what C may be.
+        columns: the same in words.
+
+    Raises:
+        ModelError: a map of another shape than its level's, or no common order and C.
+    """
+    fitting = []
+    for name, (height, width, per_cell) in zip(names, cells, strict=True):
+        shape = outputs[name].shape
+        found = {order: _columns(shape, order, (height, width), per_cell) for order in _ORDERS}
+        fitting.append({order: c for order, c in found.items() if c in allowed})
+        if not fitting[-1] or shape[0] != batch:
+            wanted = f"[{batch}, {per_cell} × {columns}, {height}, {width}]"
+            raise bad_shape(name, f"{wanted}, or with its axes in another order", shape)
+    for order in _ORDERS:
+        if len({level.get(order) for level in fitting}) == 1 and order in fitting[0]:
+            return [
+                _by_anchor(outputs[name], order, per_cell, fitting[0][order])
+                for name, (_, _, per_cell) in zip(names, cells, strict=True)
+            ]
+    shapes = [str(outputs[name].shape) for name in names]
+    raise bad_shape(", ".join(names), "in one order, with as many columns each", shapes)
 
 
-def _splits(channels: tuple[int, ...], per_cell: int) -> bool:
-    """Whether the axes of channels are K·C, or K and C."""
-    if len(channels) == 1:
-        return channels[0] > 0 and channels[0] % per_cell == 0
-    return channels[0] == per_cell and channels[1] > 0
+# Of the axes K, C, h and w; the first two may be one.
+_ORDERS = ("khwc", "kchw", "hwkc")
+
+
+def _columns(shape: tuple[int, ...], order: str, grid: tuple[int, int], per_cell: int) -> int:
+    """C of a map in an order; 0 where its shape does not fit."""
+    channels: tuple[int, ...] = ()
+    if order == "khwc" and len(shape) == 5 and shape[2:4] == grid:
+        channels = shape[1], shape[4]
+    elif order == "kchw" and len(shape) in (4, 5) and shape[-2:] == grid:
+        channels = shape[1:-2]
+    elif order == "hwkc" and len(shape) in (4, 5) and shape[1:3] == grid:
+        channels = shape[3:]
+    if len(channels) == 1 and channels[0] % per_cell == 0:
+        return channels[0] // per_cell
+    return channels[1] if len(channels) == 2 and channels[0] == per_cell else 0
+
+
+def _by_anchor(array: NDArray[Any], order: str, per_cell: int, columns: int) -> NDArray[np.float32]:
+    given = as_float32(array)
+    if order == "khwc":
+        return given.transpose(0, 1, 4, 2, 3)
+    if order == "kchw":
+        return given.reshape(len(given), per_cell, columns, *given.shape[-2:])
+    split = given.reshape(*given.shape[:3], per_cell, columns)
+    return split.transpose(0, 3, 4, 1, 2)
 
 
 def logit_floor(confidence: float) -> float:
@@ -90,7 +135,7 @@ class LevelMaps:
             if (
                 not isinstance(given, (list, tuple))
                 or len(given) != len(anchors)
-                or not known.issuperset(given)
+                or any(name not in known for name in map(str, given))
             ):
                 wanted = f"a name of {sorted(known)} for each of {len(anchors)} levels"
                 raise bad_option(recipe, key, wanted, given)
@@ -103,42 +148,31 @@ class LevelMaps:
         batch: int,
         confidence: float,
         activation: str,
+        background: int,
     ) -> Iterator[tuple[NDArray[np.float32], ...]]:
         """Codes [k, 4], scores [k, C] and anchors [k, 4] of the anchors that can pass, per image.
 
         In the order level, row, column, shape.
 
         Raises:
-            ModelError: a map of another shape than its level's.
+            ModelError: maps of other shapes than their levels', or no column for the background.
         """
-        maps = [
-            (
-                self._map(outputs, self.boxes[level], level, batch, 4),
-                self._map(outputs, self.scores[level], level, batch, None),
-            )
-            for level in range(len(self.anchors))
-        ]
+        cells = [level.shape[:3] for level in self.anchors]
+        codes = maps_by_anchor(outputs, self.boxes, cells, batch, range(4, 5), "4")
+        # The background is one of the columns.
+        allowed = range(max(1, background + 1), sys.maxsize)
+        scores = maps_by_anchor(outputs, self.scores, cells, batch, allowed, "classes")
         for image in range(batch):
             parts = [
-                _passing(codes[image], scores[image], anchors, confidence, activation)
-                for (codes, scores), anchors in zip(maps, self.anchors, strict=True)
+                _passing(*level, confidence, activation)
+                for level in zip(
+                    (of_level[image] for of_level in codes),
+                    (of_level[image] for of_level in scores),
+                    self.anchors,
+                    strict=True,
+                )
             ]
             yield tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-
-    def _map(
-        self,
-        outputs: Mapping[str, NDArray[Any]],
-        name: str,
-        level: int,
-        batch: int,
-        columns: int | None,
-    ) -> NDArray[np.float32]:
-        height, width, per_cell, _ = self.anchors[level].shape
-        found = by_anchor(outputs[name], (height, width), per_cell)
-        if found is None or found.shape[0] != batch or columns not in (None, found.shape[2]):
-            wanted = f"[{batch}, {per_cell} × {columns or 'classes'}, {height}, {width}]"
-            raise bad_shape(name, f"{wanted}, or with channels last", outputs[name].shape)
-        return found
 
 
 def _passing(

@@ -8,8 +8,9 @@ Head options:
         where each level has outputs of its own, the finest first.
     anchors: one of:
         ``tf_ssd_300``;
-        ``retinanet`` (Detectron2), ``retinanet_mmdet``, ``retinanet_torchvision``,
-        ``efficientdet``;
+        ``retinanet`` (Detectron2), ``retinanet_mmdet``, ``retinanet_torchvision``;
+        ``efficientdet`` (D0 to D6, Lite3, Lite4), ``efficientdet_lite`` (Lite0 to Lite2, Lite3x),
+        ``efficientdet_d7``, ``efficientdet_d7x``;
         a list of A rows [cy, cx, h, w] normalised to 0…1;
         ``{"feature_maps": [[h, w], …], "scales": [s, …], "ratios": [1, 2, 0.5, …],
         "reduce_lowest": false}`` with one scale more than maps;
@@ -35,7 +36,6 @@ from numpy.typing import NDArray
 from visionrt import _core
 from visionrt.heads.anchor_options import anchors_from, numbers_of
 from visionrt.heads.base import (
-    Frame,
     as_float32,
     bad_option,
     bad_shape,
@@ -43,12 +43,10 @@ from visionrt.heads.base import (
     choice,
     output_named,
 )
-from visionrt.heads.boxes import NO_LIMIT, detections_from
+from visionrt.heads.boxes import NO_LIMIT, CandidateHead, Candidates
 from visionrt.heads.level_maps import LevelMaps
 from visionrt.manifest import TensorInfo
-from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
-from visionrt.results import Detections
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
@@ -59,7 +57,7 @@ OPTIONS = (
 )
 
 
-class SsdHead:
+class SsdHead(CandidateHead):
     """See the module. Decodes on the device as well; ``constant`` holds the anchors."""
 
     decodes_on_device = True
@@ -88,42 +86,31 @@ class SsdHead:
         if min(self._variances) <= 0:
             raise bad_option(recipe, "variances", "numbers above 0", self._variances)
 
-    def decode(
-        self,
-        outputs: Mapping[str, NDArray[Any]],
-        frames: Sequence[Frame],
-        options: PredictOptions,
-    ) -> list[Detections]:
-        """One :class:`Detections` per frame. A score must be above ``confidence``."""
-        rows = self._rows(outputs, len(frames), options.confidence)
-        return [
-            detections_from(
-                _core.decode_ssd(
-                    codes,
-                    scores,
-                    anchors,
-                    self._recipe.preprocess.size,
-                    options.confidence,
-                    variances=self._variances,
-                    activation=self._activation,
-                    background=self._background,
-                    multi_label=self._multi_label,
-                    max_candidates=NO_LIMIT,
-                    code=self._code,
-                ),
-                frame,
-                options,
-                self._recipe,
+    def _candidates(
+        self, outputs: Mapping[str, NDArray[Any]], batch: int, confidence: float
+    ) -> Iterator[Candidates]:
+        for codes, scores, anchors in self._rows(outputs, batch, confidence):
+            yield _core.decode_ssd(
+                codes,
+                scores,
+                anchors,
+                self._recipe.preprocess.size,
+                confidence,
+                variances=self._variances,
+                activation=self._activation,
+                background=self._background,
+                multi_label=self._multi_label,
+                max_candidates=NO_LIMIT,
+                code=self._code,
             )
-            for (codes, scores, anchors), frame in zip(rows, frames, strict=True)
-        ]
 
     def _rows(
         self, outputs: Mapping[str, NDArray[Any]], batch: int, confidence: float
     ) -> Iterator[tuple[NDArray[np.float32], ...]]:
         """Codes, scores and anchors of each image: all of them, or those that can pass."""
         if self._levels is not None:
-            yield from self._levels.rows(outputs, batch, confidence, self._activation)
+            given = batch, confidence, self._activation, self._background
+            yield from self._levels.rows(outputs, *given)
             return
         codes, scores = as_float32(outputs[self._boxes]), as_float32(outputs[self._scores])
         self._class_count(codes.shape, scores.shape, batch)

@@ -1,4 +1,4 @@
-"""The device half of the YOLO heads with more columns than boxes: where things lie, one launch.
+"""The device half of the YOLO heads: where things lie in the output, and one launch.
 
 See :class:`visionrt.gpu_boxes.DeviceBoxHead`. A head says how its output is laid out, and what it
 makes of the rows.
@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from visionrt import _core
 from visionrt.heads.yolo_columns import columns_of
@@ -45,6 +47,7 @@ class YoloOnDevice(ABC):
     constant = None
     reads_float16 = False  # further columns are read as float32 where they lie
 
+    _multi_label = False
     _form: str
     _output: str  # name of the output with the boxes
 
@@ -55,7 +58,8 @@ class YoloOnDevice(ABC):
 
     def capacity(self, outputs: Mapping[str, DeviceTensor]) -> int:
         """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
-        return self._layout(outputs).anchors
+        layout = self._layout(outputs)
+        return _core.decode_capacity(layout.anchors, layout.classes, self._multi_label)
 
     def enqueue_decode(
         self,
@@ -67,9 +71,9 @@ class YoloOnDevice(ABC):
         stream: int,
     ) -> None:
         """See :class:`visionrt.gpu_boxes.DeviceBoxHead`."""
-        layout = self._layout(outputs)
+        layout, output = self._layout(outputs), outputs[self._output]
         _core.cuda_decode_yolo(
-            outputs[self._output].address,
+            output.address,
             batch,
             self._form,
             layout.anchors,
@@ -79,6 +83,8 @@ class YoloOnDevice(ABC):
             candidates.addresses(),
             candidates.capacity,
             stream,
+            multi_label=self._multi_label,
+            is_float16=output.dtype == np.float16,
         )
 
     def columns(self, outputs: Mapping[str, DeviceTensor]) -> Columns:

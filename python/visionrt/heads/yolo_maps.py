@@ -8,7 +8,8 @@ x, y, w, h, objectness and the classes, all before a sigmoid. With σ(t) = 1 / (
     cx = (2σ(x) - 0.5 + column) · s        w = (2σ(w))² · pw
     cy = (2σ(y) - 0.5 + row) · s           h = (2σ(h))² · ph        score = σ(objectness) · σ(class)
 
-Source: Wang et al., YOLOv7 (2022), and Ultralytics' documentation of YOLOv5.
+Source: Wang et al., YOLOv7 (2022), and Ultralytics' documentation of YOLOv5. Darknet's YOLOv3 and
+v4 have maps of the same shapes and other formulas: their boxes would be wrong here.
 
 Head options:
     outputs: their names, the finest first. Default: those of the graph, by size.
@@ -21,6 +22,7 @@ Head options:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,13 +31,11 @@ from numpy.typing import NDArray
 
 from visionrt import _core
 from visionrt.heads.anchor_options import numbers_of
-from visionrt.heads.base import Frame, as_float32, bad_option, bad_shape, check_options, choice
-from visionrt.heads.boxes import NO_LIMIT, class_count, detections_from
-from visionrt.heads.level_maps import by_anchor, logit_floor
+from visionrt.heads.base import as_float32, bad_option, check_options, choice
+from visionrt.heads.boxes import NO_LIMIT, CandidateHead, Candidates, class_count
+from visionrt.heads.level_maps import logit_floor, maps_by_anchor
 from visionrt.manifest import TensorInfo
-from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
-from visionrt.results import Detections
 
 _Level = tuple[tuple[float, float], ...]
 PRESETS: Mapping[str, tuple[_Level, ...]] = {
@@ -59,7 +59,7 @@ PRESETS: Mapping[str, tuple[_Level, ...]] = {
 _OPTIONS = ("outputs", "anchors", "strides", "activation", "multi_label")
 
 
-class YoloMapsHead:
+class YoloMapsHead(CandidateHead):
     """See the module. Only the rows whose objectness can pass are read further."""
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
@@ -78,49 +78,30 @@ class YoloMapsHead:
         self._activation = choice(recipe, "activation", ("sigmoid", "none"), "sigmoid")
         self._multi_label = choice(recipe, "multi_label", (False, True), False)
 
-    def decode(
-        self,
-        outputs: Mapping[str, NDArray[Any]],
-        frames: Sequence[Frame],
-        options: PredictOptions,
-    ) -> list[Detections]:
-        """One :class:`Detections` per frame. A score must be above ``confidence``."""
-        maps = [
-            self._map(outputs[name], name, level, len(frames))
-            for level, name in enumerate(self._names)
-        ]
-        columns = {level.shape[2] for level in maps}
-        if len(columns) != 1:
-            names = ", ".join(self._names)
-            raise bad_shape(names, "with as many columns each", sorted(columns))
-        classes = class_count(columns.pop(), 5, self._recipe)
-        return [
-            detections_from(
-                _core.decode_yolo(
-                    np.concatenate(list(self._rows(maps, image, classes, options.confidence))),
-                    "v5",
-                    classes,
-                    options.confidence,
-                    multi_label=self._multi_label,
-                    max_candidates=NO_LIMIT,
-                ),
-                frame,
-                options,
-                self._recipe,
+    def _candidates(
+        self, outputs: Mapping[str, NDArray[Any]], batch: int, confidence: float
+    ) -> Iterator[Candidates]:
+        maps = self._maps(outputs, batch)
+        classes = class_count(maps[0].shape[2], 5, self._recipe)
+        for image in range(batch):
+            yield _core.decode_yolo(
+                np.concatenate(list(self._rows(maps, image, classes, confidence))),
+                "v5",
+                classes,
+                confidence,
+                multi_label=self._multi_label,
+                max_candidates=NO_LIMIT,
             )
-            for image, frame in enumerate(frames)
-        ]
 
-    def _map(self, output: NDArray[Any], name: str, level: int, batch: int) -> NDArray[np.float32]:
-        """An output as [n, K, 5 + C, h, w]."""
+    def _maps(self, outputs: Mapping[str, NDArray[Any]], batch: int) -> list[NDArray[np.float32]]:
+        """The outputs as [n, K, 5 + C, h, w]."""
         height, width = self._recipe.preprocess.size
-        stride, per_cell = self._strides[level], len(self._anchors[level])
-        grid = -(-height // stride), -(-width // stride)
-        found = by_anchor(output, grid, per_cell)
-        if found is None or found.shape[0] != batch or found.shape[2] <= 5:
-            wanted = f"[{batch}, {per_cell}, {grid[0]}, {grid[1]}, 5 + classes]"
-            raise bad_shape(name, f"{wanted}, or with the columns elsewhere", output.shape)
-        return found
+        cells = [
+            (-(-height // stride), -(-width // stride), len(anchors))
+            for stride, anchors in zip(self._strides, self._anchors, strict=True)
+        ]
+        allowed, said = range(6, sys.maxsize), "(5 + classes)"
+        return maps_by_anchor(outputs, self._names, cells, batch, allowed, said)
 
     def _rows(
         self, maps: Sequence[NDArray[np.float32]], image: int, classes: int, confidence: float
@@ -170,7 +151,7 @@ def _names(recipe: Recipe, outputs: Sequence[TensorInfo], count: int) -> list[st
         names = [name for _, name in sorted(sized, key=lambda pair: -pair[0])]
     known = {info.name for info in outputs}
     is_list = isinstance(names, (list, tuple))
-    if not is_list or len(names) != count or not known.issuperset(names):
+    if not is_list or len(names) != count or any(name not in known for name in map(str, names)):
         raise bad_option(recipe, "outputs", f"{count} of {sorted(known)}", names)
     return list(names)
 

@@ -92,8 +92,9 @@ class YoloPoseHead(YoloOnDevice):
             raise bad_shape(self._output, wanted, shape)
 
     def _result(self, rows: Rows, frame: Frame) -> Keypoints:
-        names, skeleton = points_named(self._recipe, rows.extra.shape[1] // self._dims)
-        given = rows.extra.reshape(len(rows.score), -1, self._dims)
+        count = rows.extra.shape[1] // self._dims
+        names, skeleton = points_named(self._recipe, count)
+        given = rows.extra.reshape(len(rows.score), count, self._dims)
         points = np.ones((*given.shape[:2], 3), np.float32)
         points[..., : self._dims] = given
         points[..., :2] = points_to_image(frame.geometry, points[..., :2])

@@ -11,7 +11,7 @@ Head options:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from visionrt import _core
 from visionrt.heads.base import (
-    Frame,
     as_float32,
     bad_option,
     bad_shape,
@@ -27,18 +26,16 @@ from visionrt.heads.base import (
     choice,
     output_named,
 )
-from visionrt.heads.boxes import NO_LIMIT, class_count, detections_from
+from visionrt.heads.boxes import NO_LIMIT, CandidateHead, Candidates, class_count
 from visionrt.manifest import TensorInfo
-from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
-from visionrt.results import Detections
 
 if TYPE_CHECKING:
     from visionrt.backends.base import DeviceTensor
     from visionrt.gpu_layout import CandidateBuffers
 
 
-class YoloxHead:
+class YoloxHead(CandidateHead):
     """See the module. Decodes on the device as well."""
 
     constant = None
@@ -61,32 +58,21 @@ class YoloxHead:
         height, width = recipe.preprocess.size
         self._cells = sum((height // s) * (width // s) for s in strides)
 
-    def decode(
-        self,
-        outputs: Mapping[str, NDArray[Any]],
-        frames: Sequence[Frame],
-        options: PredictOptions,
-    ) -> list[Detections]:
-        """One :class:`Detections` per frame. A score must be above ``confidence``."""
+    def _candidates(
+        self, outputs: Mapping[str, NDArray[Any]], batch: int, confidence: float
+    ) -> Iterator[Candidates]:
         raw = as_float32(outputs[self._output])
-        classes = self._class_count(raw.shape, len(frames))
-        return [
-            detections_from(
-                _core.decode_yolox(
-                    raw[i],
-                    self._recipe.preprocess.size,
-                    classes,
-                    options.confidence,
-                    strides=self._strides,
-                    multi_label=self._multi_label,
-                    max_candidates=NO_LIMIT,
-                ),
-                frame,
-                options,
-                self._recipe,
+        classes = self._class_count(raw.shape, batch)
+        for image in raw:
+            yield _core.decode_yolox(
+                image,
+                self._recipe.preprocess.size,
+                classes,
+                confidence,
+                strides=self._strides,
+                multi_label=self._multi_label,
+                max_candidates=NO_LIMIT,
             )
-            for i, frame in enumerate(frames)
-        ]
 
     def _class_count(self, shape: tuple[int, ...], batch: int | None = None) -> int:
         fits = len(shape) == 3 and shape[1] == self._cells and shape[2] > 5
