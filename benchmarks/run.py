@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +59,37 @@ def memory_line(images: int, grown: list[int]) -> Line:
     return Line(name, "image 100", "MiB", figures, spread, MOST_GROWN_MIB, is_least=False)
 
 
-def run_once(stages: list[str], rounds: int | None, least: int) -> list[Measured]:
-    """Every case of some stages, made anew: settings are tuned again, engines loaded again.
+def run_stage(stage: str, rounds: int | None, least: int) -> list[Measured]:
+    """Every case of a stage, made anew: settings are tuned again, engines loaded again.
 
     Args:
-        stages: of ``MODULES``.
+        stage: of ``MODULES``.
         rounds: of each case; None: what the case says, but ``least`` at the least.
         least: see ``rounds``.
     """
-    results = []
-    for stage in stages:
-        for case in MODULES[stage].cases():
-            count = rounds or max(case.rounds, least)
-            results.append(measure(dataclasses.replace(case, rounds=count)))
+    return [
+        measure(dataclasses.replace(case, rounds=rounds or max(case.rounds, least)))
+        for case in MODULES[stage].cases()
+    ]
+
+
+def run_apart(stage: str, rounds: int | None, least: int) -> list[Measured]:
+    """The same in a process of its own.
+
+    Where another stage has allocated and freed large blocks, the C library keeps their pages, and a
+    peer that makes arrays took half its time: a figure would hang on what was measured before.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        results, versions = pool.submit(_stage_and_versions, stage, rounds, least).result()
+    VERSIONS.update(versions)
     return results
+
+
+def _stage_and_versions(
+    stage: str, rounds: int | None, least: int
+) -> tuple[list[Measured], dict[str, str]]:
+    return run_stage(stage, rounds, least), dict(VERSIONS)
 
 
 def left_out() -> dict[str, str]:
@@ -120,7 +139,8 @@ def main() -> None:
     for number in range(runs_wanted):
         if runs_wanted > 1:
             print(f"run {number + 1} of {runs_wanted}", file=sys.stderr, flush=True)
-        runs.append(run_once(args.only, args.rounds, FULL_ROUNDS if args.full else 0))
+        least = FULL_ROUNDS if args.full else 0
+        runs.append([m for stage in args.only for m in run_apart(stage, args.rounds, least)])
         if "end_to_end" in args.only and (kib := grown_kib(images)) is not None:
             grown.append(kib)
     lines = lines_of(runs) + ([memory_line(images, grown)] if grown else [])
