@@ -17,19 +17,17 @@ NMS follows with the recipe's ``iou``; its peaks already stand apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visionrt.heads.base import Frame, as_float32, bad_shape, check_options, choice, output_named
-from visionrt.heads.boxes import Candidates, detections_from
+from visionrt.heads.base import as_float32, bad_shape, check_options, choice, output_named
+from visionrt.heads.boxes import CandidateHead, Candidates
 from visionrt.heads.classifier import sigmoid
 from visionrt.manifest import TensorInfo
-from visionrt.options import PredictOptions
 from visionrt.recipe import Recipe
-from visionrt.results import Detections
 
 OPTIONS = ("heatmap", "size", "offset", "activation", "order", "size_form", "shift")
 
@@ -88,7 +86,7 @@ class CentreMaps:
         return corners, heat[classes, rows, columns], classes.astype(np.int32), anchors
 
 
-class CenterNetHead:
+class CenterNetHead(CandidateHead):
     """See the module."""
 
     def __init__(self, recipe: Recipe, outputs: Sequence[TensorInfo]) -> None:
@@ -96,20 +94,12 @@ class CenterNetHead:
         self._recipe = recipe
         self._maps = CentreMaps(recipe, outputs)
 
-    def decode(
-        self,
-        outputs: Mapping[str, NDArray[Any]],
-        frames: Sequence[Frame],
-        options: PredictOptions,
-    ) -> list[Detections]:
-        """One :class:`Detections` per frame. A score must be above ``confidence``."""
-        heat, sizes, offsets = self._maps.arrays(outputs, len(frames))
-        results = []
-        for i, frame in enumerate(frames):
-            found = np.nonzero((heat[i] > options.confidence) & is_peak(heat[i]))
-            candidates = self._maps.boxes(found, heat[i], sizes[i], offsets[i])
-            results.append(detections_from(candidates, frame, options, self._recipe))
-        return results
+    def _candidates(
+        self, outputs: Mapping[str, NDArray[Any]], batch: int, confidence: float
+    ) -> Iterator[Candidates]:
+        for heat, sizes, offsets in zip(*self._maps.arrays(outputs, batch), strict=True):
+            found = np.nonzero((heat > confidence) & is_peak(heat))
+            yield self._maps.boxes(found, heat, sizes, offsets)
 
 
 def is_peak(maps: NDArray[np.float32]) -> NDArray[np.bool_]:
