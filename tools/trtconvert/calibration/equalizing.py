@@ -102,10 +102,12 @@ def calibrated(
         if name in divided and group.tensors[0] in factors
     }
     candidate = with_factors(view, factors)
-    noise = AnswerNoise(view, images.of(apart_files[:_APART], may_be_empty=True), weights)
-    pays = bool(factors) and noise(_quantized(candidate, evened, options)) < _MOST_LEFT * noise(
-        _quantized(view, collector.plain, options)
-    )
+    apart = images.of(apart_files[:_APART], may_be_empty=True)
+    pays = False
+    if factors:
+        noise = AnswerNoise(view, apart, weights)
+        left = noise(_quantized(candidate, evened, options))
+        pays = left < _MOST_LEFT * noise(_quantized(view, collector.plain, options))
     if rest := [path for path in apart_files if path not in files]:
         collector.add(images.of(rest, may_be_empty=True), progress)
     if not pays:
