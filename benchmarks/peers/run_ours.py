@@ -11,13 +11,16 @@ from protocol import Job, serve
 
 from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.precision import typed_graph
+from trtconvert.weights import WeightFile
 from visionrt.recipe import Recipe
 
 
 def quantize(job: Job) -> None:
     """Write the typed graph: int8 with a float16 remainder."""
     options = CalibrationOptions(images=job.photos, count=len(job.photos), **job.settings)
-    typed = typed_graph(onnx.load(job.model), Recipe.from_json(job.recipe), "int8", options)
+    weights = WeightFile()
+    clean, recipe = weights.load(job.model), Recipe.from_json(job.recipe)
+    typed = typed_graph(clean, recipe, "int8", options, weights=weights)
     onnx.save(typed.model, job.output)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from trtconvert.graph import node_label, opset_of
 from trtconvert.passes.dims import infer_shapes
+from trtconvert.weights import WeightFile
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import ModelError
 
 
@@ -28,15 +31,19 @@ class GraphView:
 
     Args:
         flat: whether to refuse nodes with a graph of their own. What those read is not indexed.
+        weights: the file that ``model`` keeps its large constants in, where it does.
 
     Raises:
         ModelError: shapes or types do not fit together, or a node has a subgraph or is a call
             of a local function.
     """
 
-    def __init__(self, model: ModelProto, *, flat: bool = True) -> None:
+    def __init__(
+        self, model: ModelProto, *, flat: bool = True, weights: WeightFile | None = None
+    ) -> None:
         if flat:
             refuse_subgraphs(model)
+        self.weights = weights
         self.model = infer_shapes(model)
         graph = self.model.graph
         self.initializers: dict[str, TensorProto] = {t.name: t for t in graph.initializer}
@@ -67,8 +74,24 @@ class GraphView:
         return opset_of(self.model)
 
     def array(self, name: str) -> NDArray[np.generic]:
-        """Value of an initializer."""
-        return numpy_helper.to_array(self.initializers[name])
+        """Value of an initializer; not to be written to."""
+        constant = self.initializers[name]
+        return (
+            numpy_helper.to_array(constant)
+            if self.weights is None
+            else self.weights.array(constant)
+        )
+
+    def constant(self, value: NDArray[Any], name: str) -> TensorProto:
+        """A constant for a graph made of this one; a large one where this one's are."""
+        if self.weights is None:
+            return numpy_helper.from_array(value, name)
+        return self.weights.constant(value, name)
+
+    def running(self, model: ModelProto, **settings: Any) -> OnnxRuntimeBackend:
+        """A session of a graph made of this one; ``settings`` are those of the backend."""
+        folder = None if self.weights is None else self.weights.folder
+        return OnnxRuntimeBackend(model.SerializeToString(), weights_folder=folder, **settings)
 
     def static_shape(self, name: str) -> tuple[int, ...] | None:
         """Shape with symbolic and unknown sizes taken as 1, or None where the rank is unknown."""

@@ -9,6 +9,7 @@ from trtconvert.passes.half_types import BF16, FP16
 from trtconvert.progress import Progress, silent
 from trtconvert.typed import TypedGraph
 from trtconvert.typers import Fp32Typer, HalfTyper, Int8Typer, Typer
+from trtconvert.weights import WeightFile
 from visionrt.errors import UsageError
 from visionrt.recipe import Recipe
 
@@ -23,12 +24,13 @@ def typed_graph(
     precision: str,
     calibration: CalibrationOptions | None = None,
     progress: Progress | None = None,
+    weights: WeightFile | None = None,
 ) -> TypedGraph:
     """The typed graph of a clean float32 graph; blocks while it calibrates.
 
     The arguments and errors are those of :func:`typer_for`.
     """
-    return typer_for(clean, recipe, precision, calibration, progress).typed()
+    return typer_for(clean, recipe, precision, calibration, progress, weights).typed()
 
 
 def typer_for(
@@ -37,6 +39,7 @@ def typer_for(
     precision: str,
     calibration: CalibrationOptions | None = None,
     progress: Progress | None = None,
+    weights: WeightFile | None = None,
 ) -> Typer:
     """What makes the typed graphs of a clean float32 graph; blocks while it calibrates.
 
@@ -47,6 +50,7 @@ def typer_for(
         calibration: needed for ``int8``; with images, ``fp16`` keeps tensors that come near its
             largest number in float32.
         progress: called after each calibration image.
+        weights: the file that ``clean`` keeps its large constants in; for ``int8`` alone.
 
     Raises:
         UsageError: an unknown precision, ``int8`` without calibration, or a table of ranges that
@@ -55,7 +59,7 @@ def typer_for(
         InputDataError: calibration images are missing or unreadable.
     """
     if precision == "int8":
-        return Int8Typer(clean, recipe, calibration, progress or silent)
+        return Int8Typer(clean, recipe, calibration, progress or silent, weights)
     if precision in _HALF_TYPES:
         half = _HALF_TYPES[precision]
         return HalfTyper(clean, recipe, calibration, progress or silent, half)

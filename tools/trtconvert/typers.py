@@ -39,6 +39,7 @@ from trtconvert.search.answers import answer_weights
 from trtconvert.search.cost import added_cost, flops_by_precision, node_flops
 from trtconvert.search.noise import AnswerNoise, int8_noise
 from trtconvert.typed import TypedGraph
+from trtconvert.weights import WeightFile
 from visionrt.errors import ModelError, UsageError
 from visionrt.recipe import Recipe
 
@@ -126,6 +127,9 @@ class Int8Typer:
         thresholds: absolute value that maps to 127, by tensor name.
         weights: how much each raw answer counts.
         report: None where no image was read.
+
+    Args:
+        weights: the file that ``clean`` keeps its large constants in, where it does.
     """
 
     def __init__(
@@ -134,6 +138,7 @@ class Int8Typer:
         recipe: Recipe,
         options: CalibrationOptions | None,
         progress: Progress,
+        weights: WeightFile | None = None,
     ) -> None:
         if options is None or (not options.images and options.ranges is None):
             raise UsageError(
@@ -141,7 +146,9 @@ class Int8Typer:
                 got="none",
                 fix="Give a folder of typical images with --calib, or a table with --ranges.",
             )
-        self.view = GraphView(raise_opset(lift_constants(clean)))
+        self._file = weights or WeightFile()
+        graph = raise_opset(self._file.aside(lift_constants(clean)))
+        self.view = GraphView(graph, weights=self._file)
         self.weights = answer_weights(self.view, recipe)
         self._noisy: dict[str, str] = {}
         self._errors: dict[int, LayerError] = {}
@@ -168,7 +175,9 @@ class Int8Typer:
     def typed(self, raised: Reasons | None = None, float32: Reasons | None = None) -> TypedGraph:
         """The int8 graph over a float16 remainder."""
         placement = self.placement(raised)
-        quantized = insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
+        quantized = self._file.whole(
+            insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
+        )
         model, fp16_decisions = convert_to_half(quantized, keep=float32)
         decisions = _merged(placement, fp16_decisions)
         return TypedGraph(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionrt.backends.feeds import check_feeds, closed
+from visionrt.cpu_settings import usable_cores
 from visionrt.errors import MissingDependencyError, ModelError
 from visionrt.manifest import TensorInfo
 
@@ -32,7 +33,8 @@ class OnnxRuntimeBackend:
 
     Args:
         model: the ONNX bytes, or a path (which external data needs).
-        threads: that one run may use; default: one per physical core.
+        threads: that one run may use; default: one per physical core, or per core that this
+            process may run on where that is fewer.
         optimize: whether the graph may be rewritten. Without, the graph runs as it is written, as
             a measurement of its quantization needs.
         as_written: compute each Q/DQ pair as it stands, where ONNX Runtime would make integer
@@ -41,6 +43,7 @@ class OnnxRuntimeBackend:
         in_order: run the nodes in the order of the graph, where ONNX Runtime's own order may hold
             every tensor that a later output reads until the end. For graphs whose many outputs
             stand beside what they are computed from.
+        weights_folder: where the files lie that a graph given as bytes refers to.
 
     Raises:
         ModelError: ONNX Runtime cannot load the graph.
@@ -59,6 +62,7 @@ class OnnxRuntimeBackend:
         optimize: bool = True,
         as_written: bool = False,
         in_order: bool = False,
+        weights_folder: str | os.PathLike[str] | None = None,
     ) -> None:
         try:
             import onnxruntime
@@ -67,12 +71,16 @@ class OnnxRuntimeBackend:
                 "the package onnxruntime", got=str(error), fix="pip install onnxruntime"
             ) from error
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads or 0
+        settings.intra_op_num_threads = threads or _threads_to_use()
         settings.log_severity_level = 4  # what goes wrong is raised, and need not be printed too
         if not optimize:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if as_written:
             settings.add_session_config_entry("session.disable_quant_qdq", "1")
+        if weights_folder is not None:
+            settings.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", os.fspath(weights_folder)
+            )
         if in_order:
             settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         try:
@@ -174,6 +182,16 @@ class _BoundRun:
         # A binding keeps what was allocated, and refuses a later run with outputs of other shapes.
         for output in self._backend.outputs:
             self._binding.bind_output(output.name)
+
+
+def _threads_to_use() -> int:
+    """0 where ONNX Runtime may choose.
+
+    It counts the machine's cores and ties a thread to each, those that this process may not use
+    included: of two threads that share a core, one spins while the other works.
+    """
+    cores = usable_cores()
+    return 0 if cores == os.cpu_count() else cores
 
 
 def _failed(error: Exception) -> ModelError:

@@ -19,7 +19,6 @@ from trtconvert.calibration.histogram import Histogram
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.graph_view import FreshNames, GraphView, replace_nodes
 from trtconvert.progress import Progress
-from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
 # Per tensor and image. A range is settled by the values of all images together.
 MOST_VALUES = 1 << 15
@@ -62,8 +61,7 @@ class Collector:
         """
         model, taps = _tapped(self._view, list(self.plain), self._factors, self._most_values)
         histograms = [*self.plain.values(), *self.divided.values()]
-        backend = OnnxRuntimeBackend(model.SerializeToString(), in_order=True)
-        del model
+        backend = self._view.running(model, in_order=True)
         for done, tensor in enumerate(images, 1):
             results = backend.run({self._view.inputs[0]: tensor})
             for histogram, (peak, values) in zip(histograms, taps, strict=True):

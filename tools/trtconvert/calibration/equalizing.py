@@ -26,7 +26,6 @@ from trtconvert.passes.placement import place_int8
 from trtconvert.passes.quantize import insert_qdq
 from trtconvert.progress import Progress
 from trtconvert.search.noise import AnswerNoise
-from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
 # Images for the largest value of each channel, and to measure noise on.
 _PEAKS, _APART = 16, 12
@@ -134,7 +133,9 @@ def with_factors(view: GraphView, factors: Mapping[str, NDArray[np.float32]]) ->
         for position, group in enumerate(groups)
         if group.tensors[0] in factors and len(factors[group.tensors[0]]) == group.channels
     }
-    return GraphView(equalize(view, by_position, groups)) if by_position else view
+    if not by_position:
+        return view
+    return GraphView(equalize(view, by_position, groups), weights=view.weights)
 
 
 def _channel_peaks(
@@ -143,7 +144,7 @@ def _channel_peaks(
     nodes = view.model.graph.node
     read = dict.fromkeys(nodes[index].input[0] for group in groups for index in group.readers)
     model, outputs = _peak_graph(view, list(read))
-    backend = OnnxRuntimeBackend(model.SerializeToString(), in_order=True)
+    backend = view.running(model, in_order=True)
     peaks: dict[str, NDArray[np.float32]] = {}
     for done, tensor in enumerate(images, 1):
         results = backend.run({view.inputs[0]: tensor})

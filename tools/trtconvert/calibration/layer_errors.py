@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
 
 from trtconvert.calibration.collect import float_output
 from trtconvert.calibration.reader import ImageReader
@@ -26,7 +26,6 @@ from trtconvert.graph_view import FreshNames, GraphView, replace_nodes
 from trtconvert.passes.placement import Placement, QuantizedNode
 from trtconvert.passes.quantize_weights import rounded_constant, scale_for
 from trtconvert.progress import Progress
-from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,8 @@ def measure_layer_errors(
         progress: called after each image.
     """
     graph = _DifferenceGraph(view, placement, thresholds)
-    outputs, data = graph.outputs, graph.model.SerializeToString()
-    # The weights are in it twice: let go of one form before the session makes another.
-    del graph
-    backend = OnnxRuntimeBackend(data, in_order=True)
-    del data
+    outputs = graph.outputs
+    backend = view.running(graph.model, in_order=True)
     sums = [np.zeros(1)] * len(outputs)
     runs = 0
     for tensor in images:
@@ -147,7 +143,7 @@ class _DifferenceGraph:
 
     def _constant(self, value: NDArray[Any]) -> str:
         name = self._names("constant_of_difference")
-        self.model.graph.initializer.append(numpy_helper.from_array(value, name))
+        self.model.graph.initializer.append(self.view.constant(value, name))
         return name
 
     def _add(self, op_type: str, inputs: list[str], **attributes: Any) -> str:

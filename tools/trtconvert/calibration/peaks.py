@@ -8,7 +8,6 @@ from trtconvert.calibration.collect import float_output
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.graph_view import FreshNames, GraphView
 from trtconvert.progress import Progress
-from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
 
 def measure_peaks(view: GraphView, images: ImageReader, progress: Progress) -> dict[str, float]:
@@ -28,7 +27,7 @@ def measure_peaks(view: GraphView, images: ImageReader, progress: Progress) -> d
         if view.elem_type.get(name) == TensorProto.FLOAT and view.shape.get(name) != ()
     ]
     model, outputs = _with_peaks(view, tensors)
-    backend = OnnxRuntimeBackend(model.SerializeToString(), in_order=True)
+    backend = view.running(model, in_order=True)
     peaks = dict.fromkeys(tensors, 0.0)
     for done, tensor in enumerate(images, 1):
         results = backend.run({view.inputs[0]: tensor})

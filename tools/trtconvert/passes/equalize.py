@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
 
 from trtconvert.graph import CORE_DOMAINS
 from trtconvert.graph_view import (
@@ -213,8 +213,8 @@ def _scale_conv(
         weight = weight / divide.reshape(-1, 1, *ones)
         if len(node.input) > 2 and node.input[2]:
             bias = view.array(node.input[2]).astype(np.float32) / divide
-            node.input[2] = _constant(out, names(f"{node.input[2]}_equalized"), bias)
-    node.input[1] = _constant(out, names(f"{node.input[1]}_equalized"), weight)
+            node.input[2] = _constant(out, view, names(f"{node.input[2]}_equalized"), bias)
+    node.input[1] = _constant(out, view, names(f"{node.input[1]}_equalized"), weight)
 
 
 def _clip_per_channel(
@@ -242,14 +242,14 @@ def _clip_per_channel(
             nodes.append(helper.make_node("Relu", [source], [result], name=label))
         else:
             value = (np.float32(bound) / factor).reshape(1, -1, 1, 1)
-            constant = _constant(out, names(f"{node.output[0]}_bound"), value)
+            constant = _constant(out, view, names(f"{node.output[0]}_bound"), value)
             nodes.append(helper.make_node(op_type, [source, constant], [result], name=label))
         source = result
     return nodes
 
 
-def _constant(out: ModelProto, name: str, value: NDArray[np.float32]) -> str:
-    out.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
+def _constant(out: ModelProto, view: GraphView, name: str, value: NDArray[np.float32]) -> str:
+    out.graph.initializer.append(view.constant(value.astype(np.float32), name))
     return name
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from trtconvert.graph import one_line, opset_of
 from trtconvert.graph_view import (
@@ -33,6 +33,7 @@ from trtconvert.graph_view import (
 from trtconvert.passes.dims import infer_shapes
 from trtconvert.passes.placement import Placement, QuantizedNode
 from trtconvert.passes.quantize_weights import int8_constant, scale_for
+from trtconvert.weights import is_aside
 from visionrt.errors import ModelError
 
 QDQ_OPSET = 19
@@ -83,8 +84,9 @@ def raise_opset(model: ModelProto, version: int = QDQ_OPSET) -> ModelProto:
     """
     if opset_of(model) >= version:
         return model
+    bare, aside = _without_weights(model)
     try:
-        out = onnx.version_converter.convert_version(model, version)
+        out = onnx.version_converter.convert_version(bare, version)
         onnx.checker.check_model(out, full_check=True)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(
@@ -92,7 +94,34 @@ def raise_opset(model: ModelProto, version: int = QDQ_OPSET) -> ModelProto:
             got=one_line(error),
             fix=f"Export the model with opset {version} or newer.",
         ) from error
+    if aside:
+        inputs = [value for value in out.graph.input if value.name not in aside]
+        del out.graph.input[:]
+        out.graph.input.extend(inputs)
+        out.graph.initializer.extend(aside.values())
     return lift_constants(out)
+
+
+def _without_weights(model: ModelProto) -> tuple[ModelProto, dict[str, TensorProto]]:
+    """The model with the constants that lie in a file as inputs, and these by name.
+
+    The converter and the checker would look for the file.
+    """
+    aside = {t.name: t for t in model.graph.initializer if is_aside(t)}
+    if not aside:
+        return model, aside
+    out = ModelProto()
+    out.CopyFrom(model)
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in aside]
+    del out.graph.initializer[:]
+    out.graph.initializer.extend(kept)
+    listed = {value.name for value in out.graph.input}
+    out.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in aside.values()
+        if tensor.name not in listed
+    )
+    return out, aside
 
 
 class _Writer:
@@ -177,5 +206,5 @@ class _Writer:
 
     def _constant(self, wanted: str, value: NDArray[np.generic]) -> str:
         name = self.names(wanted)
-        self.graph.initializer.append(numpy_helper.from_array(value, name))
+        self.graph.initializer.append(self.view.constant(value, name))
         return name

@@ -179,7 +179,7 @@ def _choice(
                 helper.make_node("DequantizeLinear", [integer, *pair], [rounded]),
                 copy,
             ]
-            held = [numpy_helper.from_array(v, constants[key]) for key, v in values.items()]
+            held = [view.constant(v, constants[key]) for key, v in values.items()]
         else:
             # ONNX Runtime lays out anew, which makes them several times faster, only those
             # convolutions whose weights are in the same graph.

@@ -60,7 +60,7 @@ def int8_noise(
     clean = _float_runs(view, answers, parts, tensors)
     noise: dict[str, float] = {}
     for part in parts:
-        with _running(part.model(), as_written=True) as backend:
+        with _running(view, part.model(), as_written=True) as backend:
             for index, node in enumerate(part.nodes):
                 choice = np.zeros(len(part.nodes), np.bool_)
                 choice[index] = True
@@ -91,8 +91,8 @@ class AnswerNoise:
         images: Iterable[NDArray[Any]],
         weights: Mapping[str, float],
     ) -> None:
+        self._view = view
         self._weights = weights
-        self._input = view.inputs[0]
         self._answers = raw_answers(view)
         self._tensors = list(images)
         self._clean = _float_runs(view, self._answers, (), self._tensors)
@@ -101,10 +101,12 @@ class AnswerNoise:
         """Of a Q/DQ form of the graph, with the same tensor names."""
         model = with_outputs(quantized, self._answers)
         total = 0.0
-        with _running(model, as_written=True) as backend:
+        with _running(self._view, model, as_written=True) as backend:
             for tensor, clean in zip(self._tensors, self._clean, strict=True):
                 answers = {name: clean[name] for name in self._answers}
-                total += relative_noise(answers, backend.run({self._input: tensor}), self._weights)
+                total += relative_noise(
+                    answers, backend.run({self._view.inputs[0]: tensor}), self._weights
+                )
         return total / max(len(self._tensors), 1)
 
 
@@ -121,14 +123,14 @@ def _float_runs(
     for value in model.graph.output:
         value.type.tensor_type.elem_type = view.elem_type[value.name]
     given = view.inputs[0]
-    with _running(model) as backend:
+    with _running(view, model) as backend:
         return [{given: tensor, **backend.run({given: tensor})} for tensor in tensors]
 
 
 def _running(
-    model: ModelProto, *, as_written: bool = False
+    view: GraphView, model: ModelProto, *, as_written: bool = False
 ) -> contextlib.closing[OnnxRuntimeBackend]:
-    return contextlib.closing(OnnxRuntimeBackend(model.SerializeToString(), as_written=as_written))
+    return contextlib.closing(view.running(model, as_written=as_written))
 
 
 def half_noise(
@@ -154,7 +156,7 @@ def half_noise(
         for node in nodes
     }
     inputs = list(images)
-    with _running(_rounding_graph(view, tensors, half)) as backend:
+    with _running(view, _rounding_graph(view, tensors, half)) as backend:
         for done, tensor in enumerate(inputs, 1):
             results = list(backend.run({view.inputs[0]: tensor}).values())
             rounding = {
