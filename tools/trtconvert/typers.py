@@ -272,7 +272,9 @@ class Int8Typer:
         placement = self.placement()
         if not placement.nodes:
             return 0.0
-        quantized = insert_qdq(self.view, placement, self.thresholds, self._bias_errors)
+        quantized = insert_qdq(
+            self.view, placement, self.thresholds, self._bias_errors, stored=False
+        )
         return self._least_db + _decibels(measure(quantized))
 
 

@@ -94,8 +94,8 @@ class WeightFile:
         kind = helper.np_dtype_to_tensor_dtype(value.dtype)
         if value.nbytes < LEAST_BYTES or kind not in _PLAIN:
             return numpy_helper.from_array(value, name)
-        raw = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).view(np.uint8).data
-        key = hashlib.blake2b(raw, digest_size=16).digest()
+        raw = np.ascontiguousarray(value).view(np.uint8).data
+        key = hashlib.sha1(raw, usedforsecurity=False).digest()
         if key not in self._places:
             self._places[key] = self._append(raw)
         out = TensorProto(
@@ -113,10 +113,13 @@ class WeightFile:
         """Values of a constant, in this file or not; mapped and read-only where in the file."""
         if not is_aside(tensor):
             return numpy_helper.to_array(tensor)
-        place = {entry.key: entry.value for entry in tensor.external_data}
         kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        mapped = np.memmap(self._path, kind, "r", int(place["offset"]), tuple(tensor.dims))
+        mapped = np.memmap(self._path, kind, "r", self.offset(tensor), tuple(tensor.dims))
         return np.asarray(mapped)
+
+    def offset(self, tensor: TensorProto) -> int:
+        """Where in the file a constant begins: equal ones begin at the same place."""
+        return int(_entries(tensor)["offset"])
 
     def _append(self, raw: memoryview) -> int:
         offset = -(-self._size // _ALIGNMENT) * _ALIGNMENT
@@ -133,6 +136,10 @@ class WeightFile:
 def is_aside(tensor: TensorProto) -> bool:
     """Whether a constant lies in a file."""
     return tensor.data_location == TensorProto.EXTERNAL
+
+
+def _entries(tensor: TensorProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}
 
 
 def _copy_fields(source: Message, target: Message, *, but: str) -> None:

@@ -178,4 +178,4 @@ def _quantized(
     """The int8 graph with ranges as they are so far."""
     placement = place_int8(view)
     thresholds = {name: threshold(histograms[name], options) for name in placement.activations}
-    return insert_qdq(view, placement, thresholds)
+    return insert_qdq(view, placement, thresholds, stored=False)

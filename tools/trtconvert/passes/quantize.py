@@ -32,7 +32,7 @@ from trtconvert.graph_view import (
 )
 from trtconvert.passes.dims import infer_shapes
 from trtconvert.passes.placement import Placement, QuantizedNode
-from trtconvert.passes.quantize_weights import int8_constant, scale_for
+from trtconvert.passes.quantize_weights import int8_constant, rounded_constant, scale_for
 from trtconvert.weights import is_aside
 from visionrt.errors import ModelError
 
@@ -44,6 +44,8 @@ def insert_qdq(
     placement: Placement,
     thresholds: Mapping[str, float],
     bias_errors: Mapping[int, NDArray[np.float32]] | None = None,
+    *,
+    stored: bool = True,
 ) -> ModelProto:
     """The Q/DQ form of a graph.
 
@@ -51,13 +53,15 @@ def insert_qdq(
         view: of the float32 graph that ``placement`` was made for.
         thresholds: absolute value that maps to 127, by activation name.
         bias_errors: by node index, what to subtract from each output channel.
+        stored: whether weights are int8 behind a DequantizeLinear. Without, they are the float32
+            numbers that this gives: the same results, for a session that is to measure them.
 
     Raises:
         ModelError: an activation without a threshold.
     """
     out = ModelProto()
     out.CopyFrom(view.model)
-    writer = _Writer(out, view, thresholds)
+    writer = _Writer(out, view, thresholds, stored)
     by_index = {q.index: q for q in placement.nodes}
     residuals: dict[int, list[int]] = {}
     for index, place in placement.residuals:
@@ -125,10 +129,13 @@ def _without_weights(model: ModelProto) -> tuple[ModelProto, dict[str, TensorPro
 
 
 class _Writer:
-    def __init__(self, out: ModelProto, view: GraphView, thresholds: Mapping[str, float]) -> None:
+    def __init__(
+        self, out: ModelProto, view: GraphView, thresholds: Mapping[str, float], stored: bool
+    ) -> None:
         self.graph = out.graph
         self.view = view
         self.thresholds = thresholds
+        self.stored = stored
         self.names = FreshNames(out)
         self.nodes: list[NodeProto] = []
         self.pairs: dict[str, str] = {}
@@ -170,6 +177,9 @@ class _Writer:
 
     def _weight(self, name: str, axis: int) -> str:
         key = (name, axis)
+        if key not in self.weights and not self.stored:
+            rounded = rounded_constant(self.view, name, axis)
+            self.weights[key] = self._constant(f"{name}_dequantized", rounded)
         if key not in self.weights:
             integers, scales = int8_constant(self.view, name, axis)
             inputs = [

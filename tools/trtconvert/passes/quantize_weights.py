@@ -12,8 +12,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from trtconvert.graph_view import GraphView
+from trtconvert.weights import WeightFile, is_aside
 
 QMAX = 127
 SCALE_MIN = float(np.finfo(np.float16).smallest_normal)
@@ -23,6 +25,12 @@ _CLIP_GRID = (1.0, 0.995, 0.99, 0.98, 0.97, 0.96, 0.94, 0.92, 0.88, 0.8, 0.7)
 _Int8 = tuple[NDArray[np.int8], NDArray[np.float32]]
 # One build types the same weights several times, and choosing their scales takes a while.
 _MADE: WeakKeyDictionary[GraphView, dict[tuple[str, int], _Int8]] = WeakKeyDictionary()
+# Here by place in the file, where they are kept as well.
+_MADE_IN_FILE: WeakKeyDictionary[
+    WeightFile, dict[tuple[int, int], tuple[TensorProto, NDArray[np.float32]]]
+] = WeakKeyDictionary()
+# Weights that are worked on at a time: few enough to stay in a core's cache.
+_AT_ONCE = 1 << 17
 
 
 def scale_for(threshold: NDArray[np.floating] | float) -> NDArray[np.float32]:
@@ -57,11 +65,24 @@ def dequantized_weight(weight: NDArray[np.float32], axis: int) -> NDArray[np.flo
 def int8_constant(
     view: GraphView, name: str, axis: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """:func:`quantized_weight` of a constant; made once and kept as long as ``view``."""
+    """:func:`quantized_weight` of a constant; made once, and kept as long as what holds it."""
+    file, constant = view.weights, view.initializers[name]
+    if file is not None and is_aside(constant):
+        return _int8_in_file(file, constant, axis)
     made = _MADE.setdefault(view, {})
     if (name, axis) not in made:
         made[name, axis] = quantized_weight(view.array(name).astype(np.float32), axis)
     return made[name, axis]
+
+
+def _int8_in_file(file: WeightFile, constant: TensorProto, axis: int) -> _Int8:
+    made = _MADE_IN_FILE.setdefault(file, {})
+    key = (file.offset(constant), axis)
+    if key not in made:
+        integers, scales = quantized_weight(file.array(constant).astype(np.float32), axis)
+        made[key] = file.constant(integers, ""), scales
+    stored, scales = made[key]
+    return file.array(stored), scales
 
 
 def rounded_constant(view: GraphView, name: str, axis: int) -> NDArray[np.float32]:
@@ -83,14 +104,24 @@ def weight_scales(
     """
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     peak = np.abs(rows).max(axis=1, keepdims=True).astype(np.float64)
-    best = scale_for(peak)
     if not clip:
-        return best[:, 0]
+        return scale_for(peak)[:, 0]
+    step = max(_AT_ONCE // max(rows.shape[1], 1), 1)
+    starts = range(0, len(rows), step)
+    return np.concatenate([_clipped(rows[i : i + step], peak[i : i + step]) for i in starts])
+
+
+def _clipped(rows: NDArray[np.float32], peak: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The scale of each row with the least squared error of its int8 form."""
+    best = scale_for(peak)
     least = np.full((len(rows), 1), np.inf)
+    wrong = np.empty(rows.shape, np.float32)
     for share in _CLIP_GRID:
         scale = scale_for(peak * share)
-        wrong = rows - quantize(rows, scale) * scale
-        error = np.square(wrong, dtype=np.float64).sum(axis=1, keepdims=True)
+        np.rint(np.divide(rows, scale, out=wrong), out=wrong)
+        np.multiply(np.clip(wrong, -QMAX, QMAX, out=wrong), scale, out=wrong)
+        np.subtract(rows, wrong, out=wrong)
+        error = np.einsum("ij,ij->i", wrong, wrong, dtype=np.float64)[:, None]
         best = np.where(error < least, scale, best)
         least = np.minimum(error, least)
     return best[:, 0]
