@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,26 @@ def test_the_order_of_the_nodes_changes_no_result(in_order: bool) -> None:
     backend = OnnxRuntimeBackend(mean_color_model(), in_order=in_order)
     out = backend.run({"image": IMAGE})
     np.testing.assert_allclose(out["logits"], [IMAGE[0].mean(axis=(1, 2))], rtol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity of threads here")
+@pytest.mark.parametrize("core", [min, max])
+def test_threads_stay_on_the_cores_that_are_allowed(core: Callable[[set[int]], int]) -> None:
+    allowed = core(os.sched_getaffinity(0))
+    code = f"""
+import os
+os.sched_setaffinity(0, {{{allowed}}})
+from real_models import mean_color_model
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
+backend = OnnxRuntimeBackend(mean_color_model())
+tasks = [int(task) for task in os.listdir("/proc/self/task")]
+print(set().union(*map(os.sched_getaffinity, tasks)))
+"""
+    folders = [str(Path(__file__).parent), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str({allowed})
 
 
 def test_outputs_are_the_callers_own(name: str) -> None:
