@@ -226,6 +226,29 @@ def test_data_movement_follows_what_it_reads():
     assert found == {"a": "fp32", "b": "fp16", "c": "fp16", "d": "fp32", "y": "fp32"}
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "y = ArgMax<axis=1>(a)",
+        "y = ArgMin<axis=1>(a)",
+        "k = Constant<value_ints=[1]>()\n v, y = TopK(a, k)",
+    ],
+)
+def test_what_is_ordered_is_not_rounded_for_it(choice):
+    # exp(x) is float32; all six of these are one number in float16.
+    x = 3 + np.float32([[0, 1, 3, 2, -1, 0]]) * 1e-5
+    model = graph(f"g (float[1,6] x) => (int64[1,1] y) {{ a = Exp(x)\n {choice} }}")
+    typed, _ = precisions(model)
+    assert [node.op_type for node in typed.graph.node if node.op_type == "Cast"] == []
+    expected = 4 if "ArgMin" in choice else 2
+    assert run(model, x)[0].item() == run(emulate_half(typed), x)[0].item() == expected
+
+
+def test_what_is_ordered_stays_float16_where_it_is():
+    model = graph("g (float[1,6] x) => (int64[1,1] y) { a = Sigmoid(x)\n y = ArgMax<axis=1>(a) }")
+    assert precisions(model)[1] == {"a": "fp16", "y": "fp16"}
+
+
 def test_an_unknown_domain_stays_float32():
     model = graph(
         "g (float[1,4] x) => (float[1,4] y) { a = Sigmoid(x)\n b = Sigmoid(a)\n y = Tanh(b) }"

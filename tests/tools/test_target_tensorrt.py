@@ -8,10 +8,12 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import onnx
 import pytest
 import tensorrt_rtx as rtx
 from onnx import TensorProto, helper, numpy_helper
 
+from trtconvert.passes.half import convert_to_half
 from trtconvert.targets import parse_target, parse_targets
 from trtconvert.targets import tensorrt as tensorrt_module
 from trtconvert.targets.base import ShapeRange
@@ -22,6 +24,7 @@ from trtconvert.targets.tensorrt import TensorRTTarget
 from trtconvert.targets.trt_builder import (
     BuildResult,
     PlanOptions,
+    _keep_digits,
     _why_it_failed,
     build_plan,
 )
@@ -242,6 +245,34 @@ def test_no_gpu_to_build_on_is_something_missing() -> None:
     error = _why_it_failed(network, log.since(mark), log.quote_since(mark))
     assert isinstance(error, MissingDependencyError)
     assert "rtx target" in str(error)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "raised"])
+def test_float32_beside_float16_is_no_tf32(precision: str) -> None:
+    graph = onnx.load_from_string(
+        model(
+            [
+                helper.make_node("Conv", ["x", "w"], ["a"], name="first"),
+                helper.make_node("Conv", ["a", "v"], ["b"], name="second"),
+                helper.make_node("Conv", ["b", "v"], ["y"], name="third"),
+            ],
+            {"x": [1, 3, 8, 8]},
+            "y",
+            {"w": np.ones((4, 3, 3, 3), np.float32), "v": np.ones((4, 4, 3, 3), np.float32)},
+        )
+    )
+    if precision != "fp32":
+        keep = {"first": "digits"} if precision == "raised" else {}
+        graph, _ = convert_to_half(graph, keep=keep)
+    logger, _ = logger_of(rtx)
+    builder = rtx.Builder(logger)
+    network = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = rtx.OnnxParser(network, logger)
+    assert parser.parse(graph.SerializeToString())
+    config = builder.create_builder_config()
+    _keep_digits(rtx, config, network)
+    assert config.get_flag(rtx.BuilderFlag.TF32) == (precision == "fp32")
+    assert build_plan(rtx, graph.SerializeToString(), {}, SM86, None).plan
 
 
 def test_an_unknown_gpu_lists_the_librarys() -> None:

@@ -16,8 +16,8 @@ Rules, the first that applies:
    (an epsilon), keeps its consumers float32.
 6. *Observed range*: a tensor that was seen above a quarter of the largest number keeps its
    producer and consumers float32.
-7. *Data movement* and ``QuantizeLinear`` follow the precision of what they read: no Cast is
-   spent on them.
+7. *Data movement*, ``ArgMax``, ``ArgMin``, ``TopK`` and ``QuantizeLinear`` follow the precision
+   of what they read: no Cast is spent on them, nor does one make ties of what is to be ordered.
 8. *Kept*: a node that the caller keeps float32, and whoever reads its results: a value that
    the type cannot hold must not be cast on the way to its reader.
 9. The rest is converted.
@@ -48,6 +48,7 @@ MOVEMENT = frozenset(
         *("SpaceToDepth", "Concat", "Pad", "Dropout", "Trilu"),
     )
 )
+_FOLLOWING = MOVEMENT | frozenset(("ArgMax", "ArgMin", "TopK", "QuantizeLinear"))
 _ELEMENTWISE = frozenset(
     (
         *("Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs", "Sqrt", "Floor", "Ceil", "Round"),
@@ -122,7 +123,7 @@ def _decide(
         return Decision(*name_type, "integer", "holds no float tensor")
     for reason in _float32_reasons(view, node, is_coordinate, observed, half):
         return Decision(*name_type, "fp32", reason)
-    if node.op_type in MOVEMENT or node.op_type == "QuantizeLinear":
+    if node.op_type in _FOLLOWING:
         data = reads if node.op_type == "Concat" else reads[:1]
         if any(home.get(name) == "fp32" for name in data):
             return Decision(*name_type, "fp32", "follows its input", follows=True)

@@ -24,6 +24,7 @@ from trtconvert.evidence import Evidence
 from trtconvert.graph_view import GraphView, node_name
 from trtconvert.passes.half_types import FP16
 from trtconvert.progress import Progress
+from trtconvert.search.answers import answer_weights
 from trtconvert.search.cost import added_cost, total_cost
 from trtconvert.search.fewest import Oracle, fewest
 from trtconvert.search.noise import half_noise, int8_noise
@@ -266,7 +267,9 @@ class Search:
                 *(typer.view, placement, typer.thresholds, images, typer.weights, self._progress)
             )
         half = self.typer.half if isinstance(self.typer, HalfTyper) else FP16
-        return half_noise(self.typer.view, images, self._progress, half)
+        view = self.typer.view
+        weights = answer_weights(view, self._tuning.recipe)
+        return half_noise(view, images, self._progress, half, weights)
 
     def _images(self) -> Iterable[Any]:
         spec, batch = self._tuning.recipe.preprocess, _batch_of(self.typer.view)

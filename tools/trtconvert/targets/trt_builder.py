@@ -80,6 +80,7 @@ def build_plan(
     _set_compute_capabilities(trt, config, options.compute_capabilities)
     _add_profile(builder, config, network, shapes)
     _prepare_for_capture(trt, config)
+    _keep_digits(trt, config, network)
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     cache = None
@@ -165,6 +166,19 @@ def _prepare_for_capture(trt: Any, config: Any) -> None:
     flag = member(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
     if flag is not None:
         config.set_flag(flag)
+
+
+def _keep_digits(trt: Any, config: Any, network: Any) -> None:
+    """No TF32, which has float16's digits, in a graph where float32 stands beside narrower types:
+    it is there for the digits, and verified with them."""
+    flag = member(trt.BuilderFlag, "TF32")
+    narrow = {member(trt.DataType, name) for name in ("HALF", "BF16", "INT8")} - {None}
+    layers = map(network.get_layer, range(network.num_layers))
+    mixed = any(
+        layer.get_output(i).dtype in narrow for layer in layers for i in range(layer.num_outputs)
+    )
+    if flag is not None and mixed:
+        config.clear_flag(flag)
 
 
 def _use_timing_cache(config: Any, data: bytes) -> Any:
