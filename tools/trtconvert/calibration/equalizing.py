@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, numpy_helper
 
 from trtconvert.calibration.collect import Collector, float_output, with_outputs
 from trtconvert.calibration.histogram import Histogram
 from trtconvert.calibration.holdout import split_for_tuning
+from trtconvert.calibration.magnitude import peak_nodes
 from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.ranges import threshold
 from trtconvert.calibration.reader import ImageReader
@@ -107,12 +108,15 @@ def calibrated(
         noise = AnswerNoise(view, apart, weights)
         left = noise(_quantized(candidate, evened, options))
         pays = left < _MOST_LEFT * noise(_quantized(view, collector.plain, options))
+    final = (
+        Calibrated(candidate, factors, evened) if pays else Calibrated(view, {}, collector.plain)
+    )
+    names = place_int8(final.view).activations
+    histograms = {name: final.histograms[name] for name in names}
     if rest := [path for path in apart_files if path not in files]:
+        collector.keep(histograms.values())
         collector.add(images.of(rest, may_be_empty=True), progress)
-    if not pays:
-        return Calibrated(view, {}, {name: collector.plain[name] for name in activations})
-    names = place_int8(candidate).activations
-    return Calibrated(candidate, factors, {name: evened[name] for name in names})
+    return final._replace(histograms=histograms)
 
 
 def _overshoot(group: ChannelGroup, collector: Collector) -> float:
@@ -163,9 +167,8 @@ def _peak_graph(view: GraphView, tensors: list[str]) -> tuple[ModelProto, list[s
     out.graph.initializer.append(numpy_helper.from_array(all_but_channels, axes))
     outputs = []
     for name in tensors:
-        magnitude, peak = names(f"{name}_magnitude"), names(f"{name}_peak")
-        out.graph.node.append(helper.make_node("Abs", [name], [magnitude]))
-        out.graph.node.append(helper.make_node("ReduceMax", [magnitude, axes], [peak], keepdims=0))
+        nodes, peak = peak_nodes(view, name, names, axes)
+        out.graph.node.extend(nodes)
         outputs.append(peak)
     del out.graph.output[:]
     out.graph.output.extend(float_output(name) for name in outputs)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from trtconvert.calibration.collect import float_output
 from trtconvert.calibration.reader import ImageReader
@@ -61,7 +61,7 @@ def measure_layer_errors(
     graph = _DifferenceGraph(view, placement, thresholds)
     outputs = graph.outputs
     backend = view.running(graph.model, in_order=True)
-    sums = [np.zeros(1)] * len(outputs)
+    sums = [np.zeros(())] * len(outputs)
     runs = 0
     for tensor in images:
         results = backend.run({view.inputs[0]: tensor})
@@ -81,8 +81,8 @@ def measure_layer_errors(
 def _layer_error(
     mean: NDArray[np.float64], error_power: NDArray[np.float64], power: NDArray[np.float64]
 ) -> LayerError:
-    noise = float(np.maximum(error_power - np.square(mean), 0.0).sum())
-    signal = float(power.sum())
+    noise = float(error_power) - float(np.square(mean).mean())
+    signal = float(power)
     snr_db = 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
     return LayerError(mean.astype(np.float32), snr_db)
 
@@ -112,7 +112,7 @@ class _DifferenceGraph:
         replace_nodes(self.model.graph, self._nodes)
 
     def _add_layer(self, source: NodeProto, quantized: QuantizedNode, threshold: float) -> None:
-        """Add outputs: per channel, means of the error, its square, and the output's square."""
+        """Add outputs: mean error per channel, and mean squares of the error and the output."""
         weight = rounded_constant(self.view, quantized.weight, quantized.axis)
         copy = NodeProto()
         copy.CopyFrom(source)
@@ -126,10 +126,9 @@ class _DifferenceGraph:
         rank = len(self.view.shape.get(source.output[0]) or weight.shape)
         channels = rank - 1 if source.op_type == "MatMul" else 1
         axes = self._constant(np.array([a for a in range(rank) if a != channels], np.int64))
-        for values in (error, self._square(error), self._square(source.output[0])):
-            name = self._add("ReduceMean", [values, axes], keepdims=0)
-            self.outputs.append(name)
-            self.model.graph.output.append(float_output(name))
+        self._output(self._add("ReduceMean", [error, axes], keepdims=0))
+        for values in (error, source.output[0]):
+            self._output(self._mean_square(values))
 
     def _rounded_activation(self, name: str, threshold: float) -> str:
         if name not in self._rounded:
@@ -138,8 +137,15 @@ class _DifferenceGraph:
             self._rounded[name] = self._add("DequantizeLinear", [integer, *pair])
         return self._rounded[name]
 
-    def _square(self, name: str) -> str:
-        return self._add("Mul", [name, name])
+    def _mean_square(self, name: str) -> str:
+        # Over all axes at once, ONNX Runtime only reads the tensor: no square is stored.
+        total = self._add("ReduceSumSquare", [name], keepdims=0)
+        count = self._add("Cast", [self._add("Size", [name])], to=TensorProto.FLOAT)
+        return self._add("Div", [total, count])
+
+    def _output(self, name: str) -> None:
+        self.outputs.append(name)
+        self.model.graph.output.append(float_output(name))
 
     def _constant(self, value: NDArray[Any]) -> str:
         name = self._names("constant_of_difference")

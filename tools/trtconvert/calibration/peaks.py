@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto
 
 from trtconvert.calibration.collect import float_output
+from trtconvert.calibration.magnitude import peak_nodes
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.graph_view import FreshNames, GraphView
 from trtconvert.progress import Progress
@@ -43,9 +44,8 @@ def _with_peaks(view: GraphView, tensors: list[str]) -> tuple[ModelProto, list[s
     names = FreshNames(out)
     outputs = []
     for name in tensors:
-        magnitude, peak = names(f"{name}_magnitude"), names(f"{name}_peak")
-        out.graph.node.append(helper.make_node("Abs", [name], [magnitude]))
-        out.graph.node.append(helper.make_node("ReduceMax", [magnitude], [peak], keepdims=0))
+        nodes, peak = peak_nodes(view, name, names)
+        out.graph.node.extend(nodes)
         outputs.append(peak)
     del out.graph.output[:]
     out.graph.output.extend(float_output(name) for name in outputs)
