@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from trtconvert.calibration.collect import float_output
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.graph_view import FreshNames, GraphView, replace_nodes
 from trtconvert.passes.placement import Placement, QuantizedNode
@@ -73,22 +72,25 @@ def measure_layer_errors(
         progress("Measuring layers", runs, max(len(images), runs))
     means = [total / runs for total in sums]
     return {
-        quantized.index: _layer_error(*means[3 * i : 3 * i + 3])
+        quantized.index: _layer_error(*means[4 * i : 4 * i + 4])
         for i, quantized in enumerate(placement.nodes)
     }
 
 
 def _layer_error(
-    mean: NDArray[np.float64], error_power: NDArray[np.float64], power: NDArray[np.float64]
+    mean: NDArray[np.float64],
+    error_squares: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    size: NDArray[np.float64],
 ) -> LayerError:
-    noise = float(error_power) - float(np.square(mean).mean())
-    signal = float(power)
+    noise = float(error_squares) - float(size * np.square(mean).mean())
+    signal = float(squares)
     snr_db = 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
     return LayerError(mean.astype(np.float32), snr_db)
 
 
 class _DifferenceGraph:
-    """The float32 graph with a quantized copy behind each layer; three outputs per layer.
+    """The float32 graph with a quantized copy behind each layer; four outputs per layer.
 
     The copies stand right behind their layers, so that few tensors live at a time.
     """
@@ -112,7 +114,10 @@ class _DifferenceGraph:
         replace_nodes(self.model.graph, self._nodes)
 
     def _add_layer(self, source: NodeProto, quantized: QuantizedNode, threshold: float) -> None:
-        """Add outputs: mean error per channel, and mean squares of the error and the output."""
+        """Add outputs: mean error per channel; sums of the error's and the output's squares; size.
+
+        Over all axes, ONNX Runtime sums squares while it reads, and stores none.
+        """
         weight = rounded_constant(self.view, quantized.weight, quantized.axis)
         copy = NodeProto()
         copy.CopyFrom(source)
@@ -128,7 +133,8 @@ class _DifferenceGraph:
         axes = self._constant(np.array([a for a in range(rank) if a != channels], np.int64))
         self._output(self._add("ReduceMean", [error, axes], keepdims=0))
         for values in (error, source.output[0]):
-            self._output(self._mean_square(values))
+            self._output(self._add("ReduceSumSquare", [values], keepdims=0))
+        self._output(self._add("Size", [error]), TensorProto.INT64)
 
     def _rounded_activation(self, name: str, threshold: float) -> str:
         if name not in self._rounded:
@@ -137,15 +143,9 @@ class _DifferenceGraph:
             self._rounded[name] = self._add("DequantizeLinear", [integer, *pair])
         return self._rounded[name]
 
-    def _mean_square(self, name: str) -> str:
-        # Over all axes at once, ONNX Runtime only reads the tensor: no square is stored.
-        total = self._add("ReduceSumSquare", [name], keepdims=0)
-        count = self._add("Cast", [self._add("Size", [name])], to=TensorProto.FLOAT)
-        return self._add("Div", [total, count])
-
-    def _output(self, name: str) -> None:
+    def _output(self, name: str, elem_type: int = TensorProto.FLOAT) -> None:
         self.outputs.append(name)
-        self.model.graph.output.append(float_output(name))
+        self.model.graph.output.append(helper.make_tensor_value_info(name, elem_type, None))
 
     def _constant(self, value: NDArray[Any]) -> str:
         name = self._names("constant_of_difference")
