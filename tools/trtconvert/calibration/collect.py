@@ -9,12 +9,20 @@ number of tensors and images.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from trtconvert.calibration.histogram import Histogram
 from trtconvert.calibration.magnitude import peak_nodes
@@ -135,7 +143,7 @@ def _tapped(
     names = FreshNames(out)
     constants: dict[tuple[int, ...], str] = {}
     batch = (view.shape[view.inputs[0]] or (1,))[0]
-    nodes: list[NodeProto] = []
+    wanted = set(tensors)
     taps: dict[str, _Tap] = {}
 
     def constant(*value: int) -> str:
@@ -145,7 +153,9 @@ def _tapped(
             out.graph.initializer.append(numpy_helper.from_array(array, constants[value]))
         return constants[value]
 
-    def tap(name: str) -> _Tap:
+    def tap(name: str) -> list[NodeProto]:
+        if name not in wanted:
+            return []
         axes = constant(0, 2, 3) if name in by_channel else None
         reducing, peaks = peak_nodes(view, name, names, axes)
         flat, sample = names(f"{name}_flat"), names(f"{name}_sample")
@@ -155,29 +165,37 @@ def _tapped(
         step = sampling_step(shape[1:] if by_image else shape, most_values)
         rows = constant(0, -1) if by_image else constant(1, -1)
         ends = constant(0), constant(np.iinfo(np.int64).max), constant(1), constant(step)
-        nodes.extend(
-            (
-                *reducing,
-                helper.make_node("Reshape", [name, rows], [flat]),
-                helper.make_node("Slice", [flat, *ends], [sample]),
-            )
-        )
-        return _Tap(peaks, sample, step)
+        taps[name] = _Tap(peaks, sample, step)
+        return [
+            *reducing,
+            helper.make_node("Reshape", [name, rows], [flat]),
+            helper.make_node("Slice", [flat, *ends], [sample]),
+        ]
 
-    def tap_all(written: Iterable[str]) -> None:
-        taps.update({name: tap(name) for name in written if name in wanted})
-
-    wanted = set(tensors)
-    tap_all(view.inputs)
-    for node in list(out.graph.node):
-        nodes.append(node)
-        tap_all(node.output)
-    replace_nodes(out.graph, nodes)
+    add_behind(out.graph, view.inputs, tap)
     del out.graph.output[:]
     ordered = [taps[name] for name in tensors]
     for found in ordered:
         out.graph.output.extend((float_output(found.peaks), float_output(found.sample)))
     return out, ordered
+
+
+def add_behind(
+    graph: GraphProto, inputs: Iterable[str], nodes_for: Callable[[str], Iterable[NodeProto]]
+) -> None:
+    """Put nodes that read a tensor right behind the one that writes it, so that few live at a time.
+
+    Args:
+        graph: to add nodes to.
+        inputs: of the graph; what reads them comes first.
+        nodes_for: what to put behind the tensor of a name.
+    """
+    nodes = [node for name in inputs for node in nodes_for(name)]
+    for node in list(graph.node):
+        nodes.append(node)
+        for name in node.output:
+            nodes += nodes_for(name)
+    replace_nodes(graph, nodes)
 
 
 def with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
-from trtconvert.calibration.collect import Collector, float_output, with_outputs
+from trtconvert.calibration.collect import Collector, add_behind, float_output, with_outputs
 from trtconvert.calibration.histogram import Histogram
 from trtconvert.calibration.holdout import split_for_tuning
 from trtconvert.calibration.magnitude import peak_nodes
@@ -165,14 +165,19 @@ def _peak_graph(view: GraphView, tensors: list[str]) -> tuple[ModelProto, list[s
     axes = names("axes_of_peak")
     all_but_channels = np.array([0, 2, 3], np.int64)
     out.graph.initializer.append(numpy_helper.from_array(all_but_channels, axes))
-    outputs = []
-    for name in tensors:
-        nodes, peak = peak_nodes(view, name, names, axes)
-        out.graph.node.extend(nodes)
-        outputs.append(peak)
+    outputs: dict[str, str] = {}
+    wanted = set(tensors)
+
+    def reduced(name: str) -> list[NodeProto]:
+        if name not in wanted:
+            return []
+        nodes, outputs[name] = peak_nodes(view, name, names, axes)
+        return nodes
+
+    add_behind(out.graph, view.inputs, reduced)
     del out.graph.output[:]
-    out.graph.output.extend(float_output(name) for name in outputs)
-    return out, outputs
+    out.graph.output.extend(float_output(outputs[name]) for name in tensors)
+    return out, [outputs[name] for name in tensors]
 
 
 def _quantized(
