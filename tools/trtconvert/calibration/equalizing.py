@@ -78,7 +78,7 @@ def calibrated(
         collector = Collector(view, activations)
         collector.add(images, progress)
         return Calibrated(view, {}, collector.plain)
-    peaks = _channel_peaks(view, groups, images.some(_PEAKS), progress)
+    peaks = channel_peaks(view, groups, images.some(_PEAKS), progress)
     factors = {group.tensors[0]: channel_factors(view, group, peaks) for group in groups}
     evened_activations = place_int8(with_factors(view, factors)).activations
     divided = {
@@ -142,9 +142,14 @@ def with_factors(view: GraphView, factors: Mapping[str, NDArray[np.float32]]) ->
     return GraphView(equalize(view, by_position, groups), weights=view.weights)
 
 
-def _channel_peaks(
+def channel_peaks(
     view: GraphView, groups: Sequence[ChannelGroup], images: ImageReader, progress: Progress
 ) -> dict[str, NDArray[np.float32]]:
+    """Largest magnitude of each channel, over all images, of what the readers of groups read.
+
+    Returns:
+        float32 ``[c]`` by tensor name.
+    """
     nodes = view.model.graph.node
     read = dict.fromkeys(nodes[index].input[0] for group in groups for index in group.readers)
     model, outputs = _peak_graph(view, list(read))
