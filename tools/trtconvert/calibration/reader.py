@@ -169,7 +169,8 @@ def normalized(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[Any]:
     shape = (-1, 1, 1) if spec.layout == "nchw" else (-1,)
     mean = np.array(spec.mean[: spec.channels], np.float32).reshape(shape)
     scale = (1 / np.array(spec.std[: spec.channels])).astype(np.float32).reshape(shape)
-    tensor = pixels - mean
+    tensor = pixels.astype(np.float32)
+    tensor -= mean
     tensor *= scale
     return tensor.astype(spec.dtype, copy=False)
 
