@@ -116,7 +116,8 @@ class _DifferenceGraph:
     def _add_layer(self, source: NodeProto, quantized: QuantizedNode, threshold: float) -> None:
         """Add outputs: mean error per channel; sums of the error's and the output's squares; size.
 
-        Over all axes, ONNX Runtime sums squares while it reads, and stores none.
+        Over all axes, ONNX Runtime sums squares while it reads, and stores none. Its float32 sum
+        is some 1e-4 off, which is less than 0.001 dB.
         """
         weight = rounded_constant(self.view, quantized.weight, quantized.axis)
         copy = NodeProto()
