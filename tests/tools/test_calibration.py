@@ -15,7 +15,8 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from trtconvert.calibration.collect import Collector, sampling_step
+from trtconvert.calibration.collect import Collector, sampling_step, with_outputs
+from trtconvert.calibration.equalizing import channel_peaks
 from trtconvert.calibration.histogram import Histogram
 from trtconvert.calibration.layer_errors import measure_layer_errors
 from trtconvert.calibration.options import METHODS, CalibrationOptions
@@ -24,9 +25,11 @@ from trtconvert.calibration.ranges import threshold
 from trtconvert.calibration.reader import MOST_IMAGES, ImageReader
 from trtconvert.calibration.table import read_table, write_table
 from trtconvert.graph_view import GraphView
+from trtconvert.passes.equalize import ChannelGroup
 from trtconvert.passes.placement import place_int8
 from trtconvert.passes.quantize_weights import dequantized_weight, scale_for
 from trtconvert.progress import silent
+from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import InputDataError, ModelError, UsageError
 from visionrt.spec import PreprocessSpec
 
@@ -279,13 +282,56 @@ def test_layer_errors_equal_numpy(folder):
     assert errors[placement.nodes[1].index].channel_mean.shape == (5,)
 
 
-def test_peaks_are_the_largest_magnitudes(folder):
+def clipped_view(batch):
+    """Tensors that reach further below zero than above, and some that cannot."""
+    model = onnx.parser.parse_model(
+        f'<ir_version: 9, opset_import: ["": 19]> g (float[{batch},3,8,8] x) => (float y)'
+        " <float w = {-0.01}, float low = {-3.0}, float zero = {0.0}, float high = {1.0}> {\n"
+        " a = Mul(x, w)\n b = Clip(a, low, high)\n c = Clip(a, zero, high)\n d = Clip(a, , low)\n"
+        " e = Relu(d)\n f = Sum(b, c, d, e)\n y = ReduceSum<keepdims=0>(f) }"
+    )
+    return GraphView(model)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_peaks_are_the_largest_magnitudes(folder, batch):
+    view, reader = clipped_view(batch), ImageReader(folder, SPEC, batch=batch)
+    tensors = list("abcdef")
+    model = with_outputs(view.model, ["x", *tensors]).SerializeToString()
+    runs = [OnnxRuntimeBackend(model, optimize=False).run({"x": tensor}) for tensor in reader]
+    want = {n: np.concatenate([np.abs(run[n]) for run in runs]) for n in ("x", *tensors)}
+    assert want["b"].max() > max(run["b"].max() for run in runs) + 1
+    found = measure_peaks(view, reader, silent)
+    factor = np.float32([2, 0.25, 1])
+    collector = Collector(view, tensors, dict.fromkeys(tensors, factor), most_values=7)
+    collector.add(reader, silent)
+    group = ChannelGroup((), (), tuple(range(3)), (), 3)
+    channels = channel_peaks(view, [group], reader, silent)
+    for name in tensors:
+        assert found[name] == collector.plain[name].peak == want[name].max()
+        quotients = want[name] / factor.reshape(3, 1, 1)
+        assert collector.divided[name].peak == quotients.max()
+    assert set(channels) == {"x", "a"}
+    for name, peaks in channels.items():
+        np.testing.assert_array_equal(peaks, want[name].max(axis=(0, 2, 3)))
+
+
+def test_histograms_that_are_let_go_of_are_not_counted(folder):
     view, reader = small_view(), ImageReader(folder, SPEC)
-    peaks = measure_peaks(view, reader, silent)
-    assert set(peaks) == {"c", "r", "p", "f", "y"}
-    histograms = collect(view, list(peaks), reader, silent)
-    for name, histogram in histograms.items():
-        assert peaks[name] == pytest.approx(histogram.peak, rel=1e-6)
+    factor = np.float32([1, 0.125, 3])
+    whole = Collector(view, ["x", "r"], {"x": factor})
+    whole.add(reader, silent)
+    collector = Collector(view, ["x", "r"], {"x": factor})
+    collector.add(reader.of(reader.files[:3]), silent)
+    collector.keep([collector.divided["x"], collector.plain["r"]])
+    collector.add(reader.of(reader.files[3:]), silent)
+    assert (list(collector.plain), list(collector.divided)) == (["r"], ["x"])
+    for found, want in (
+        (collector.plain["r"], whole.plain["r"]),
+        (collector.divided["x"], whole.divided["x"]),
+    ):
+        assert (found.peak, found.zeros) == (want.peak, want.zeros)
+        np.testing.assert_array_equal(found.counts, want.counts)
 
 
 # Table

@@ -11,6 +11,7 @@ from PIL import Image
 import trtconvert.calibration.reader as reading
 from trtconvert.calibration.reader import ImageReader
 from visionrt import image_io
+from visionrt.preprocess import Preprocessor
 from visionrt.spec import PreprocessSpec
 
 SPEC = PreprocessSpec(resize="stretch", size=(8, 8), std=(1, 1, 1))
@@ -51,7 +52,7 @@ def test_passes_over_the_same_images_decode_them_once(folder, decoded):
 
 
 def test_what_is_kept_has_a_limit(folder, decoded, monkeypatch):
-    monkeypatch.setattr(reading, "_KEPT_BYTES", 2 * 3 * 8 * 8 * 4 + 1)
+    monkeypatch.setattr(reading, "_KEPT_BYTES", 2 * 3 * 8 * 8 + 1)
     reader = ImageReader(folder, SPEC)
     first, again = list(reader), list(reader)
     assert decoded == {"0.png": 1, "1.png": 1} | {f"{i}.png": 2 for i in range(2, 6)}
@@ -65,3 +66,24 @@ def test_kept_tensors_make_the_same_batches(folder):
         batches = list(reader)
         np.testing.assert_array_equal(batches[0], whole[:4])
         np.testing.assert_array_equal(batches[1], whole[[4, 5, 5, 5]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("color", ["rgb", "bgr", "gray"])
+def test_tensors_are_those_of_the_runtime_to_the_last_bit(folder, color, layout, dtype):
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    if dtype == "uint8":
+        mean, std = (0, 0, 0), (1, 1, 1)
+    for resize, interpolation in (("letterbox", "cv2"), ("crop", "pil")):
+        spec = PreprocessSpec(
+            *(resize, (24, 40), 0.875, interpolation, color, mean, std),
+            layout=layout,
+            dtype=dtype,
+        )
+        reader, preprocessor = ImageReader(folder, spec), Preprocessor(spec)
+        for _ in range(2):
+            for path, tensor in zip(reader.files, reader, strict=True):
+                expected = preprocessor([image_io.decode(path)])
+                assert tensor.dtype == expected.dtype
+                np.testing.assert_array_equal(tensor, expected)

@@ -177,7 +177,7 @@ def test_a_group_whose_rare_channels_reach_further_on_other_images_is_left_out(
     reader = ImageReader(pictures, SPEC)
     uneven = block(spread=300.0)
     weights = dict.fromkeys(raw_answers(uneven), 1.0)
-    peaks = equalizing._channel_peaks
+    peaks = equalizing.channel_peaks
 
     def with_a_rare_channel(*args):
         found = peaks(*args)
@@ -185,7 +185,7 @@ def test_a_group_whose_rare_channels_reach_further_on_other_images_is_left_out(
         found["c"][np.argsort(found["c"])[-2]] /= 100
         return found
 
-    monkeypatch.setattr(equalizing, "_channel_peaks", with_a_rare_channel)
+    monkeypatch.setattr(equalizing, "channel_peaks", with_a_rare_channel)
     monkeypatch.setattr(equalizing, "_MOST_LEFT", 1e9)  # whether the rest pays is another test's
     found = calibrated(uneven, reader, CalibrationOptions(), weights, silent)
     assert "b" not in found.factors

@@ -1,21 +1,31 @@
 """Runs the float32 graph on calibration images and keeps histograms of chosen tensors.
 
-Of each tensor, two things leave the ONNX Runtime session: its largest magnitude, and at most
-``MOST_VALUES`` of its values at even steps. So one pass serves all tensors, and needs the memory
-of the model's own largest layers, whatever the number of tensors and images.
+Of each tensor, two things leave the ONNX Runtime session: its largest magnitude (that of each
+channel, where channels are to be divided), and at most ``MOST_VALUES`` of its values at even steps.
+So one pass serves all tensors, and needs the memory of the model's own largest layers, whatever the
+number of tensors and images.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from trtconvert.calibration.histogram import Histogram
+from trtconvert.calibration.magnitude import peak_nodes
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.graph_view import FreshNames, GraphView, replace_nodes
 from trtconvert.progress import Progress
@@ -30,8 +40,8 @@ class Collector:
     Args:
         view: of the float32 graph (opset 18 or newer); it must have one input.
         tensors: names of float tensors of the graph.
-        divided: by name of a tensor ``[n, c, h, w]``, what to divide its channels by: float32
-            ``[c]``. Its histogram is in ``divided``.
+        divided: by name of a tensor ``[n, c, h, w]`` of known height and width, what to divide its
+            channels by: float32 ``[c]``, above zero. Its histogram is in ``divided``.
         most_values: of a tensor of one image that are counted.
 
     Attributes:
@@ -52,6 +62,12 @@ class Collector:
         self.plain = {name: Histogram(name) for name in tensors}
         self.divided = {name: Histogram(name) for name in self._factors}
 
+    def keep(self, histograms: Iterable[Histogram]) -> None:
+        """Let go of all other histograms, so that images to come are not counted there."""
+        kept = {id(histogram) for histogram in histograms}
+        self.plain = {name: h for name, h in self.plain.items() if id(h) in kept}
+        self.divided = {name: h for name, h in self.divided.items() if id(h) in kept}
+
     def add(self, images: ImageReader, progress: Progress) -> None:
         """Count the values of images, which are read once.
 
@@ -59,16 +75,24 @@ class Collector:
             ModelError: a tensor is not finite on some image.
             InputDataError: no image can be read.
         """
-        model, taps = _tapped(self._view, list(self.plain), self._factors, self._most_values)
-        histograms = [*self.plain.values(), *self.divided.values()]
+        names = list(dict.fromkeys((*self.plain, *self.divided)))
+        model, taps = _tapped(self._view, names, self.divided, self._most_values)
         backend = self._view.running(model, in_order=True)
         for done, tensor in enumerate(images, 1):
             results = backend.run({self._view.inputs[0]: tensor})
-            for histogram, (peak, values) in zip(histograms, taps, strict=True):
-                sample = results.pop(values)
+            for name, tap in zip(names, taps, strict=True):
+                peaks, sample = results.pop(tap.peaks), results.pop(tap.sample)
                 # A batch that is filled up holds its last image several times.
                 sample = sample[: len(sample) - images.repeated] if len(sample) > 1 else sample
-                histogram.update(sample, float(results.pop(peak)))
+                if name in self.plain:
+                    self.plain[name].update(sample, float(peaks.max()))
+                if name in self.divided:
+                    factor = self._factors[name]
+                    shape = self._view.static_shape(name)
+                    assert shape is not None, "a tensor with channels has a shape"
+                    divisors = _divisors(factor, math.prod(shape[2:]), tap.step, sample.shape[1])
+                    # Division keeps order: the largest value is that of the largest dividend.
+                    self.divided[name].update(sample / divisors, float((peaks / factor).max()))
             progress("Calibrating", done, max(len(images), done))
 
 
@@ -83,31 +107,57 @@ def sampling_step(shape: Sequence[int], most_values: int) -> int:
     return max(step, 1)
 
 
+def _divisors(factor: NDArray[np.float32], area: int, step: int, count: int) -> NDArray[np.float32]:
+    """float32 ``[count]``: the factor of the channel that each value of a sample is of.
+
+    Args:
+        factor: float32 ``[c]``, by channel.
+        area: values of one channel.
+        step: of the sample, over images of ``c * area`` values in a row.
+    """
+    images = math.ceil(count * step / (len(factor) * area))
+    ends = -(-np.arange(1, images * len(factor) + 1) * area // step)
+    counts = np.diff(np.minimum(ends, count), prepend=0)
+    return np.repeat(np.tile(factor, images), counts)
+
+
+class _Tap(NamedTuple):
+    """What leaves the session of a tensor.
+
+    Attributes:
+        peaks: output with its largest magnitude, or those of its channels.
+        sample: output ``[n, values]`` with some of its values.
+        step: between the values of a sample.
+    """
+
+    peaks: str
+    sample: str
+    step: int
+
+
 def _tapped(
-    view: GraphView,
-    tensors: Sequence[str],
-    divided: Mapping[str, NDArray[np.float32]],
-    most_values: int,
-) -> tuple[ModelProto, list[tuple[str, str]]]:
-    """The graph, and per tap the outputs with its largest magnitude and with some values."""
-    out = with_outputs(view.model, [*tensors, *divided])
+    view: GraphView, tensors: Sequence[str], by_channel: Collection[str], most_values: int
+) -> tuple[ModelProto, list[_Tap]]:
+    """The graph, and the taps of its tensors; peaks are by channel for those in ``by_channel``."""
+    out = with_outputs(view.model, tensors)
     names = FreshNames(out)
     constants: dict[tuple[int, ...], str] = {}
     batch = (view.shape[view.inputs[0]] or (1,))[0]
-    nodes: list[Any] = []
-
-    def store(value: NDArray[Any], label: str) -> str:
-        name = names(label)
-        out.graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
+    wanted = set(tensors)
+    taps: dict[str, _Tap] = {}
 
     def constant(*value: int) -> str:
         if value not in constants:
-            constants[value] = store(np.array(value, np.int64), "constant_of_sample")
+            constants[value] = names("constant_of_sample")
+            array = np.array(value, np.int64)
+            out.graph.initializer.append(numpy_helper.from_array(array, constants[value]))
         return constants[value]
 
-    def tap(name: str, source: str) -> tuple[str, str]:
-        magnitude, peak = names(f"{name}_magnitude"), names(f"{name}_peak")
+    def tap(name: str) -> list[NodeProto]:
+        if name not in wanted:
+            return []
+        axes = constant(0, 2, 3) if name in by_channel else None
+        reducing, peaks = peak_nodes(view, name, names, axes)
         flat, sample = names(f"{name}_flat"), names(f"{name}_sample")
         # By image, so that the batch size has no say in what is counted.
         shape = view.static_shape(name) or ()
@@ -115,43 +165,37 @@ def _tapped(
         step = sampling_step(shape[1:] if by_image else shape, most_values)
         rows = constant(0, -1) if by_image else constant(1, -1)
         ends = constant(0), constant(np.iinfo(np.int64).max), constant(1), constant(step)
-        nodes.extend(
-            (
-                helper.make_node("Abs", [source], [magnitude]),
-                helper.make_node("ReduceMax", [magnitude], [peak], keepdims=0),
-                helper.make_node("Reshape", [source, rows], [flat]),
-                helper.make_node("Slice", [flat, *ends], [sample]),
-            )
-        )
-        return peak, sample
+        taps[name] = _Tap(peaks, sample, step)
+        return [
+            *reducing,
+            helper.make_node("Reshape", [name, rows], [flat]),
+            helper.make_node("Slice", [flat, *ends], [sample]),
+        ]
 
-    def tap_divided(name: str) -> tuple[str, str]:
-        factor = store(divided[name].reshape(1, -1, 1, 1), f"{name}_factor")
-        quotient = names(f"{name}_divided")
-        nodes.append(helper.make_node("Div", [name, factor], [quotient]))
-        return tap(name, quotient)
+    add_behind(out.graph, view.inputs, tap)
+    del out.graph.output[:]
+    ordered = [taps[name] for name in tensors]
+    for found in ordered:
+        out.graph.output.extend((float_output(found.peaks), float_output(found.sample)))
+    return out, ordered
 
-    plain: dict[str, tuple[str, str]] = {}
-    scaled: dict[str, tuple[str, str]] = {}
-    wanted = set(tensors)
 
-    def tap_all(name: str) -> None:
-        if name in wanted:
-            plain[name] = tap(name, name)
-        if name in divided:
-            scaled[name] = tap_divided(name)
+def add_behind(
+    graph: GraphProto, inputs: Iterable[str], nodes_for: Callable[[str], Iterable[NodeProto]]
+) -> None:
+    """Put nodes that read a tensor right behind the one that writes it, so that few live at a time.
 
-    for name in view.inputs:
-        tap_all(name)
-    for node in list(out.graph.node):
+    Args:
+        graph: to add nodes to.
+        inputs: of the graph; what reads them comes first.
+        nodes_for: what to put behind the tensor of a name.
+    """
+    nodes = [node for name in inputs for node in nodes_for(name)]
+    for node in list(graph.node):
         nodes.append(node)
         for name in node.output:
-            tap_all(name)
-    replace_nodes(out.graph, nodes)
-    del out.graph.output[:]
-    pairs = [*(plain[name] for name in tensors), *(scaled[name] for name in divided)]
-    out.graph.output.extend(float_output(name) for pair in pairs for name in pair)
-    return out, pairs
+            nodes += nodes_for(name)
+    replace_nodes(graph, nodes)
 
 
 def with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:

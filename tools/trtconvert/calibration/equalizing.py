@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
-from trtconvert.calibration.collect import Collector, float_output, with_outputs
+from trtconvert.calibration.collect import Collector, add_behind, float_output, with_outputs
 from trtconvert.calibration.histogram import Histogram
 from trtconvert.calibration.holdout import split_for_tuning
+from trtconvert.calibration.magnitude import peak_nodes
 from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.ranges import threshold
 from trtconvert.calibration.reader import ImageReader
@@ -77,7 +78,7 @@ def calibrated(
         collector = Collector(view, activations)
         collector.add(images, progress)
         return Calibrated(view, {}, collector.plain)
-    peaks = _channel_peaks(view, groups, images.some(_PEAKS), progress)
+    peaks = channel_peaks(view, groups, images.some(_PEAKS), progress)
     factors = {group.tensors[0]: channel_factors(view, group, peaks) for group in groups}
     evened_activations = place_int8(with_factors(view, factors)).activations
     divided = {
@@ -107,12 +108,15 @@ def calibrated(
         noise = AnswerNoise(view, apart, weights)
         left = noise(_quantized(candidate, evened, options))
         pays = left < _MOST_LEFT * noise(_quantized(view, collector.plain, options))
+    final = (
+        Calibrated(candidate, factors, evened) if pays else Calibrated(view, {}, collector.plain)
+    )
+    names = place_int8(final.view).activations
+    histograms = {name: final.histograms[name] for name in names}
     if rest := [path for path in apart_files if path not in files]:
+        collector.keep(histograms.values())
         collector.add(images.of(rest, may_be_empty=True), progress)
-    if not pays:
-        return Calibrated(view, {}, {name: collector.plain[name] for name in activations})
-    names = place_int8(candidate).activations
-    return Calibrated(candidate, factors, {name: evened[name] for name in names})
+    return final._replace(histograms=histograms)
 
 
 def _overshoot(group: ChannelGroup, collector: Collector) -> float:
@@ -138,9 +142,14 @@ def with_factors(view: GraphView, factors: Mapping[str, NDArray[np.float32]]) ->
     return GraphView(equalize(view, by_position, groups), weights=view.weights)
 
 
-def _channel_peaks(
+def channel_peaks(
     view: GraphView, groups: Sequence[ChannelGroup], images: ImageReader, progress: Progress
 ) -> dict[str, NDArray[np.float32]]:
+    """Largest magnitude of each channel, over all images, of what the readers of groups read.
+
+    Returns:
+        float32 ``[c]`` by tensor name.
+    """
     nodes = view.model.graph.node
     read = dict.fromkeys(nodes[index].input[0] for group in groups for index in group.readers)
     model, outputs = _peak_graph(view, list(read))
@@ -161,15 +170,19 @@ def _peak_graph(view: GraphView, tensors: list[str]) -> tuple[ModelProto, list[s
     axes = names("axes_of_peak")
     all_but_channels = np.array([0, 2, 3], np.int64)
     out.graph.initializer.append(numpy_helper.from_array(all_but_channels, axes))
-    outputs = []
-    for name in tensors:
-        magnitude, peak = names(f"{name}_magnitude"), names(f"{name}_peak")
-        out.graph.node.append(helper.make_node("Abs", [name], [magnitude]))
-        out.graph.node.append(helper.make_node("ReduceMax", [magnitude, axes], [peak], keepdims=0))
-        outputs.append(peak)
+    outputs: dict[str, str] = {}
+    wanted = set(tensors)
+
+    def reduced(name: str) -> list[NodeProto]:
+        if name not in wanted:
+            return []
+        nodes, outputs[name] = peak_nodes(view, name, names, axes)
+        return nodes
+
+    add_behind(out.graph, view.inputs, reduced)
     del out.graph.output[:]
-    out.graph.output.extend(float_output(name) for name in outputs)
-    return out, outputs
+    out.graph.output.extend(float_output(outputs[name]) for name in tensors)
+    return out, [outputs[name] for name in tensors]
 
 
 def _quantized(

@@ -72,10 +72,10 @@ class Histogram:
             return
         self.peak = max(self.peak, peak)
         self._reach(max(2.0 ** math.frexp(peak)[1], _LEAST_LIMIT))
-        zeros = magnitude.size - int(np.count_nonzero(magnitude))
+        zeros = int(np.count_nonzero(magnitude == 0))
         # A power of two scales exactly, so no value lands in the wrong bin.
-        scale = np.float32(BINS / self.limit)
-        bins = np.bincount((magnitude * scale).astype(np.int32), minlength=BINS)
+        magnitude *= np.float32(BINS / self.limit)
+        bins = np.bincount(magnitude.astype(np.int32), minlength=BINS)
         bins[0] -= zeros
         self.zeros += zeros
         self.counts += bins

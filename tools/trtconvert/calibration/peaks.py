@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto
 
-from trtconvert.calibration.collect import float_output
+from trtconvert.calibration.collect import add_behind, float_output
+from trtconvert.calibration.magnitude import peak_nodes
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.graph_view import FreshNames, GraphView
 from trtconvert.progress import Progress
@@ -41,12 +42,16 @@ def _with_peaks(view: GraphView, tensors: list[str]) -> tuple[ModelProto, list[s
     out = ModelProto()
     out.CopyFrom(view.model)
     names = FreshNames(out)
-    outputs = []
-    for name in tensors:
-        magnitude, peak = names(f"{name}_magnitude"), names(f"{name}_peak")
-        out.graph.node.append(helper.make_node("Abs", [name], [magnitude]))
-        out.graph.node.append(helper.make_node("ReduceMax", [magnitude], [peak], keepdims=0))
-        outputs.append(peak)
+    outputs: dict[str, str] = {}
+    wanted = set(tensors)
+
+    def reduced(name: str) -> list[NodeProto]:
+        if name not in wanted:
+            return []
+        nodes, outputs[name] = peak_nodes(view, name, names)
+        return nodes
+
+    add_behind(out.graph, view.inputs, reduced)
     del out.graph.output[:]
-    out.graph.output.extend(float_output(name) for name in outputs)
-    return out, outputs
+    out.graph.output.extend(float_output(outputs[name]) for name in tensors)
+    return out, [outputs[name] for name in tensors]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ SUFFIXES = frozenset(
 )
 # Ranges settle long before this; a folder of 50,000 photos should not take an hour.
 MOST_IMAGES = 256
-# Tensors that one calibration holds on to: its passes read many images again.
-_KEPT_BYTES = 8 << 20
+# Of pixels that one calibration holds on to: its passes read many images again.
+_KEPT_BYTES = 16 << 20
 
 
 def image_files(source: Path | Sequence[Path]) -> list[Path]:
@@ -51,8 +52,9 @@ class ImageReader:
     """Iterates over batches of preprocessed images, which are not to be written to.
 
     May be iterated again. An image that cannot be read is skipped and named in ``skipped``. Holds
-    one batch at a time, and the first tensors up to a fixed number of bytes, so that later passes,
-    and the readers of ``some`` and ``of``, need not decode them again.
+    one batch at a time, and the first images up to a fixed number of bytes, as 8-bit pixels of the
+    tensor's size, so that later passes, and the readers of ``some`` and ``of``, need not decode
+    them again.
 
     Args:
         source: a folder or files.
@@ -94,8 +96,10 @@ class ImageReader:
         self.batch = batch
         self.repeated = 0
         self._may_be_empty = may_be_empty
-        self._preprocessor = Preprocessor(spec)
-        self._kept: dict[Path, NDArray[Any]] = {}
+        self._preprocessor = Preprocessor(
+            replace(spec, dtype="uint8", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        )
+        self._kept: dict[Path, NDArray[np.uint8]] = {}
 
     def __len__(self) -> int:
         """Images that can be read, as far as is known."""
@@ -143,16 +147,32 @@ class ImageReader:
             )
 
     def _tensor(self, path: Path) -> NDArray[Any]:
-        if path in self._kept:
-            return self._kept[path]
-        tensor = self._preprocessor([image_io.decode(path)])
-        if sum(kept.nbytes for kept in self._kept.values()) + tensor.nbytes <= _KEPT_BYTES:
-            self._kept[path] = tensor
-        return tensor
+        pixels = self._kept.get(path)
+        if pixels is None:
+            pixels = self._preprocessor([image_io.decode(path)])
+            if sum(kept.nbytes for kept in self._kept.values()) + pixels.nbytes <= _KEPT_BYTES:
+                self._kept[path] = pixels
+        return normalized(pixels, self.spec)
 
     def warnings(self) -> list[str]:
         """One line per skipped file."""
         return [f"skipped {path}: {reason}" for path, reason in self.skipped.items()]
+
+
+def normalized(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[Any]:
+    """The tensor of ``spec`` from its pixels before normalization, to the last bit.
+
+    The subtraction and the multiplication are float32 operations, as in :mod:`visionrt.preprocess`.
+    """
+    if spec.dtype == "uint8":
+        return pixels
+    shape = (-1, 1, 1) if spec.layout == "nchw" else (-1,)
+    mean = np.array(spec.mean[: spec.channels], np.float32).reshape(shape)
+    scale = (1 / np.array(spec.std[: spec.channels])).astype(np.float32).reshape(shape)
+    tensor = pixels.astype(np.float32)
+    tensor -= mean
+    tensor *= scale
+    return tensor.astype(spec.dtype, copy=False)
 
 
 def _stacked(tensors: list[NDArray[Any]]) -> NDArray[Any]:

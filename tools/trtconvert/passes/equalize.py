@@ -9,7 +9,8 @@ Rules:
 
 1. A group is all tensors that must share factors: those joined by ``Add``, ``Relu``, ``Clip``,
    pooling. Its writers are Convs; its readers too, full, grouped or depthwise. A group that
-   anything else writes or reads, or that is an output of the graph, is left alone.
+   anything else writes or reads, that is an output of the graph, or whose height or width is not
+   known, is left alone.
 2. A depthwise Conv belongs to the groups on both of its sides, which stay apart.
 3. The bounds of a ``Clip`` become per channel: ``Relu``, and a ``Min`` with a constant. So the
    function is the same for every input, not only for those seen in calibration.
@@ -141,6 +142,10 @@ class _GroupSearch:
             tuple(sorted(self.clips)),
             size,
         )
+
+
+def _is_known(sizes: Sequence[int | str | None]) -> bool:
+    return all(isinstance(size, int) for size in sizes)
 
 
 def channel_factors(
