@@ -21,7 +21,7 @@ SUFFIXES = frozenset(
 # Ranges settle long before this; a folder of 50,000 photos should not take an hour.
 MOST_IMAGES = 256
 # Of pixels that one calibration holds on to: its passes read many images again.
-_KEPT_BYTES = 16 << 20
+_KEPT_BYTES = 8 << 20
 
 
 def image_files(source: Path | Sequence[Path]) -> list[Path]:
