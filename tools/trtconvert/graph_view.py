@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from trtconvert.graph import node_label, opset_of
+from trtconvert.heap import trim
 from trtconvert.passes.dims import infer_shapes
 from trtconvert.weights import WeightFile
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
@@ -91,7 +92,10 @@ class GraphView:
     def running(self, model: ModelProto, **settings: Any) -> OnnxRuntimeBackend:
         """A session of a graph made of this one; ``settings`` are those of the backend."""
         folder = None if self.weights is None else self.weights.folder
-        return OnnxRuntimeBackend(model.SerializeToString(), weights_folder=folder, **settings)
+        trim()
+        backend = OnnxRuntimeBackend(model.SerializeToString(), weights_folder=folder, **settings)
+        trim()
+        return backend
 
     def static_shape(self, name: str) -> tuple[int, ...] | None:
         """Shape with symbolic and unknown sizes taken as 1, or None where the rank is unknown."""
