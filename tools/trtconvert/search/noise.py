@@ -1,9 +1,9 @@
 """Ranks nodes by the noise that each alone brings to the model's raw answers.
 
-int8: graphs in which int8 nodes are a choice between two forms, made by an input of the session
-(:mod:`trtconvert.search.choices`). Per image one float run, and per node a run of what comes behind
-it, with that node in int8. The noise is measured at the raw answers
-(:mod:`trtconvert.search.answers`).
+int8: the graph is run in parts (:mod:`trtconvert.search.choices`). Per node and image its part is
+run with that node in int8, and then the parts behind that this changes. The noise is measured at
+the raw answers (:mod:`trtconvert.search.answers`). What is held: per image the tensors between two
+parts and its answers, and per node that is being run as much again.
 
 16 bits: the rounding of each node's results and constants by itself, relative to their power, and
 infinite where one leaves the type's range. One session, one pass.
@@ -12,8 +12,10 @@ infinite where one leaves the type's range. One session, one pass.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +33,21 @@ from trtconvert.passes.half_rules import FLOAT
 from trtconvert.passes.half_types import FP16, HalfType, rounded
 from trtconvert.passes.placement import Placement
 from trtconvert.progress import Progress
-from trtconvert.search.answers import noise_share, raw_answers, relative_noise
-from trtconvert.search.choices import CHOICES, ChoiceGraph, choice_graphs
+from trtconvert.search.answers import (
+    answer_shares,
+    difference_power,
+    noise_share,
+    positions,
+    raw_answers,
+    relative_noise,
+    signal_power,
+)
+from trtconvert.search.choices import CHOICES, Part, dependents, parts_of
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
+from visionrt.cpu_settings import usable_cores
+
+# Runs at a time, of one thread each: each holds tensors of its own.
+_MOST_WORKERS = 4
 
 
 def int8_noise(
@@ -52,28 +66,136 @@ def int8_noise(
         thresholds: absolute value that maps to 127, by activation name.
         images: a few input tensors.
         weights: of the raw answers.
-        progress: called after each node of each image.
+        progress: called after each node.
     """
     answers = raw_answers(view)
-    parts = choice_graphs(view, placement, thresholds, answers)
-    tensors = list(images)
-    clean = _float_runs(view, answers, parts, tensors)
-    noise: dict[str, float] = {}
-    for part in parts:
-        with _running(part.model(), as_written=True) as backend:
-            for index, node in enumerate(part.nodes):
-                choice = np.zeros(len(part.nodes), np.bool_)
-                choice[index] = True
-                total = 0.0
-                for values in clean:
-                    feed = {tensor: values[tensor] for tensor in part.inputs}
-                    found = backend.run({**feed, CHOICES: choice})
-                    total += relative_noise(
-                        {name: values[name] for name in answers}, found, weights
-                    )
-                    progress("Ranking nodes", len(noise) + 1, len(placement.nodes))
-                noise[node] = total / max(len(tensors), 1)
-    return noise
+    states = [_State({view.inputs[0]: tensor}) for tensor in images]
+    power: dict[str, list[dict[str, float]]] = {}
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(min(usable_cores(), _MOST_WORKERS)))
+        parts = parts_of(view, placement, answers)
+        behind: list[_Running] = []
+        for part in parts[:0:-1]:
+            backend = stack.enter_context(_running(part.plain(), threads=1))
+            behind.insert(0, _Running(part, backend))
+        for part in parts:
+            with _running(part.choice(thresholds), as_written=True, threads=1) as backend:
+                choices = _Choices(view, part, backend, behind, states)
+                found = pool.map(choices.power, range(len(part.nodes)))
+                for node, powers in zip(part.nodes, found, strict=True):
+                    power[node] = powers
+                    progress("Ranking nodes", len(power), len(placement.nodes))
+                choices.advance()
+            if behind:
+                behind.pop(0).backend.close()
+    shares = [answer_shares(state.positions, weights) for state in states]
+    return {
+        node: sum(
+            shares[i][name] * noise_share(value, states[i].signal[name])
+            for i, by_answer in enumerate(powers)
+            for name, value in by_answer.items()
+        )
+        / max(len(states), 1)
+        for node, powers in power.items()
+    }
+
+
+@dataclass
+class _State:
+    """What is known of the float run of an image.
+
+    Attributes:
+        values: of the tensors that enter the present part or a later one, by name.
+        narrow: answers as the parts behind write them; see :mod:`trtconvert.search.choices`.
+        signal, positions: of the answers so far.
+    """
+
+    values: dict[str, NDArray[Any]]
+    narrow: dict[str, NDArray[Any]] = field(default_factory=dict)
+    signal: dict[str, float] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+
+
+class _Running(NamedTuple):
+    part: Part
+    backend: OnnxRuntimeBackend
+
+
+class _Choices:
+    """The part whose nodes are being run, and the parts behind it."""
+
+    def __init__(
+        self,
+        view: GraphView,
+        part: Part,
+        backend: OnnxRuntimeBackend,
+        behind: Sequence[_Running],
+        states: Sequence[_State],
+    ) -> None:
+        self._view, self._part, self._backend = view, part, backend
+        self._behind, self._states = behind, states
+        self._clean = [self._run(state, None) for state in states]
+        for state, clean in zip(states, self._clean, strict=True):
+            for name in part.answers:
+                state.signal[name] = signal_power(clean[name])
+                state.positions[name] = positions(clean[name])
+            if not state.narrow:
+                state.narrow = self._follow(state, clean, behind)
+
+    def power(self, index: int) -> list[dict[str, float]]:
+        """Of the noise that a node brings, per image, by name of the answers that it can reach."""
+        changed = dependents(self._view, self._part.nodes[index])
+        chain = _reached(self._behind, changed)
+        found = []
+        for state, clean in zip(self._states, self._clean, strict=True):
+            noisy = self._run(state, index)
+            exact = state.narrow | clean
+            answers = {name: noisy[name] for name in self._part.answers}
+            answers |= self._follow(state, noisy, chain)
+            found.append(
+                {
+                    name: difference_power(exact[name], answer)
+                    for name, answer in answers.items()
+                    if name in changed
+                }
+            )
+        return found
+
+    def advance(self) -> None:
+        """Leave the part: keep what the later ones read."""
+        read = {name for running in self._behind for name in running.part.inputs}
+        for state, clean in zip(self._states, self._clean, strict=True):
+            state.values = {k: v for k, v in (state.values | clean).items() if k in read}
+
+    def _run(self, state: _State, index: int | None) -> dict[str, NDArray[Any]]:
+        choice = np.arange(len(self._part.nodes)) == (-1 if index is None else index)
+        feed = {name: state.values[name] for name in self._part.inputs}
+        return self._backend.run({**feed, CHOICES: choice})
+
+    def _follow(
+        self, state: _State, written: Mapping[str, NDArray[Any]], chain: Sequence[_Running]
+    ) -> dict[str, NDArray[Any]]:
+        """The answers of parts that run one after the other on what the present part wrote."""
+        values = {**state.values, **written}
+        answers: dict[str, NDArray[Any]] = {}
+        for at, (part, backend) in enumerate(chain):
+            values |= backend.run({name: values[name] for name in part.inputs})
+            answers |= {name: values.pop(name) for name in part.answers}
+            read = {name for running in chain[at + 1 :] for name in running.part.inputs}
+            values = {name: value for name, value in values.items() if name in read}
+        return answers
+
+
+def _reached(behind: Sequence[_Running], changed: Collection[str]) -> list[_Running]:
+    """The parts that write one of some tensors, or something that such a part reads."""
+    chain: list[_Running] = []
+    needed: set[str] = set()
+    for running in reversed(behind):
+        outputs = running.part.outputs
+        if needed.intersection(outputs) or any(name in changed for name in outputs):
+            needed.update(running.part.inputs)
+            chain.append(running)
+    return chain[::-1]
 
 
 class AnswerNoise:
@@ -95,7 +217,7 @@ class AnswerNoise:
         self._input = view.inputs[0]
         self._answers = raw_answers(view)
         self._tensors = list(images)
-        self._clean = _float_runs(view, self._answers, (), self._tensors)
+        self._clean = _float_runs(view, self._answers, self._tensors)
 
     def __call__(self, quantized: ModelProto) -> float:
         """Of a Q/DQ form of the graph, with the same tensor names."""
@@ -109,26 +231,18 @@ class AnswerNoise:
 
 
 def _float_runs(
-    view: GraphView,
-    answers: Sequence[str],
-    parts: Sequence[ChoiceGraph],
-    tensors: Sequence[NDArray[Any]],
+    view: GraphView, answers: Sequence[str], tensors: Sequence[NDArray[Any]]
 ) -> list[dict[str, NDArray[Any]]]:
-    """Per image the answers, and what the parts read, by tensor name."""
-    read = dict.fromkeys([*answers, *(name for part in parts for name in part.inputs)])
-    inner = [name for name in read if name not in view.inputs]
-    model = with_outputs(view.model, inner)
-    for value in model.graph.output:
-        value.type.tensor_type.elem_type = view.elem_type[value.name]
-    given = view.inputs[0]
-    with _running(model) as backend:
-        return [{given: tensor, **backend.run({given: tensor})} for tensor in tensors]
+    """The answers per image, by name."""
+    with _running(with_outputs(view.model, answers)) as backend:
+        return [backend.run({view.inputs[0]: tensor}) for tensor in tensors]
 
 
 def _running(
-    model: ModelProto, *, as_written: bool = False
+    model: ModelProto, *, as_written: bool = False, threads: int | None = None
 ) -> contextlib.closing[OnnxRuntimeBackend]:
-    return contextlib.closing(OnnxRuntimeBackend(model.SerializeToString(), as_written=as_written))
+    data = model.SerializeToString()
+    return contextlib.closing(OnnxRuntimeBackend(data, as_written=as_written, threads=threads))
 
 
 def half_noise(
