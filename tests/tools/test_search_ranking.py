@@ -220,7 +220,7 @@ def test_a_wide_answer_is_written_through_fewer_channels_and_the_noise_stays():
     placement, thresholds = place_int8(view), {"x": 3.0, "b": 4.0}
     parts = parts_of(view, placement, ["c"])
     x = np.random.default_rng(1).normal(size=(1, 3, 9, 9)).astype(np.float32)
-    assert run_parts(parts, x, lambda part: part.plain())["c"].shape == (1, 64, 9, 9)
+    assert run_parts(parts, x, lambda part: part.plain())["c"].shape == (1, 96, 9, 9)
     assert parts[-1].nodes == ("c",)
     noise = int8_noise(view, placement, thresholds, [x], {"c": 1.0}, silent)
     assert noise["a"] == pytest.approx(alone(view, "a", thresholds, [x]), rel=0.1)
@@ -232,7 +232,7 @@ def test_fewer_channels_keep_the_power_of_what_a_weight_writes():
     strong = rng.normal(size=(300, 20)) @ rng.normal(size=(20, 500)) * 3
     weight = (strong + rng.normal(size=(300, 500))).astype(np.float32)
     narrow = power_keeping(weight)
-    assert narrow.shape == (64, 300)
+    assert narrow.shape == (96, 300)
     vectors = weight @ rng.normal(size=(500, 100)).astype(np.float32)
     ratio = np.square(narrow @ vectors).sum() / np.square(vectors).sum()
     assert ratio == pytest.approx(1.0, abs=0.02)

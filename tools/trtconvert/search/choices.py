@@ -30,7 +30,7 @@ CHOICES = "which_nodes_are_int8"
 # Int8 nodes of a part: each part takes two sessions, and the layout changes at its borders.
 _LEAST_NODES, _MOST_PARTS = 3, 24
 # Channels that an answer is written through: the strongest, and sums of the others.
-_STRONGEST = _SUMS = 32
+_STRONGEST, _SUMS = 64, 32
 # Below these, fewer channels save little, and too few positions even out what the sums err.
 _MANY_CHANNELS, _MANY_POSITIONS = 192, 16
 
@@ -173,7 +173,7 @@ def power_keeping(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     Trace Estimation", 2021.
 
     Args:
-        weight: ``[m, n]``, with ``m`` of at least ``k`` = 64.
+        weight: ``[m, n]``, with ``m`` of at least ``k`` = 96.
     """
     rng = np.random.default_rng(0)
     start = rng.standard_normal((len(weight), _STRONGEST), np.float32)
