@@ -21,7 +21,7 @@ from trtconvert.evidence import Evidence
 from trtconvert.guess import RecipeFlags
 from trtconvert.options import BuildOptions
 from trtconvert.progress import silent
-from trtconvert.search.noise import half_noise
+from trtconvert.search.half_noise import half_noise
 from trtconvert.search.raising import Search
 from trtconvert.typers import HalfTyper, Int8Typer
 from trtconvert.verify import MaxDrop

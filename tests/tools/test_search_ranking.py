@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -13,16 +14,17 @@ from tiny_models import tiny_classifier
 
 from trtconvert.calibration.collect import with_outputs
 from trtconvert.decision import Decision
-from trtconvert.graph_view import GraphView
+from trtconvert.graph_view import GraphView, node_name
 from trtconvert.passes.half import convert_to_half
 from trtconvert.passes.half_types import BF16
 from trtconvert.passes.placement import place_int8
 from trtconvert.passes.quantize import insert_qdq
 from trtconvert.progress import silent
 from trtconvert.search.answers import raw_answers
-from trtconvert.search.choices import CHOICES, choice_graphs
+from trtconvert.search.choices import CHOICES, parts_of, power_keeping
 from trtconvert.search.cost import flops_by_precision, node_cost, node_flops, total_cost
-from trtconvert.search.noise import half_noise, int8_noise
+from trtconvert.search.half_noise import half_noise
+from trtconvert.search.noise import int8_noise
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 
 HEADER = '<ir_version: 9, opset_import: ["": 19]>\n'
@@ -88,24 +90,33 @@ def test_int8_noise_equals_a_graph_with_that_node_quantized_alone():
     placement, thresholds = place_int8(view), {"x": 3.0, "b": 2.0}
     found = int8_noise(view, placement, thresholds, images, {"c": 1.0}, silent)
     assert list(found) == ["a", "c"]
+    for name in found:
+        assert found[name] == pytest.approx(alone(view, name, thresholds, images), rel=1e-4)
 
-    def answer(model, x):
-        del model.graph.output[:]
-        model.graph.output.append(onnx.helper.make_tensor_value_info("c", 1, None))
-        backend = OnnxRuntimeBackend(model.SerializeToString(), optimize=False)
-        return backend.run({"x": x})["c"].astype(np.float64)
 
-    for name, other in (("a", "c"), ("c", "a")):
-        alone = place_int8(view, keep={other: "float"})
-        total = 0.0
-        for x in images:
-            model = onnx.ModelProto()
-            model.CopyFrom(view.model)
-            clean = answer(model, x)
-            noisy = answer(insert_qdq(view, alone, thresholds), x)
-            varies = clean - clean.mean(axis=(2, 3), keepdims=True)
-            total += np.square(noisy - clean).sum() / np.square(varies).sum()
-        assert found[name] == pytest.approx(total / 2, rel=1e-4)
+def alone(view, name, thresholds, images):
+    """Noise over signal of a node, by the whole graph with that node alone in int8."""
+    answers = raw_answers(view)
+    others = {layer.index for layer in place_int8(view).nodes}
+    nodes = view.model.graph.node
+    keep = {node_name(nodes[i]): "float" for i in others if node_name(nodes[i]) != name}
+    # A skip branch held as int8 is noise of its own.
+    placement = dataclasses.replace(place_int8(view, keep=keep), residuals=())
+    quantized = insert_qdq(view, placement, thresholds)
+
+    def run(model, x):
+        data = with_outputs(model, answers).SerializeToString()
+        found = OnnxRuntimeBackend(data, optimize=False).run({"x": x})
+        return {answer: value.astype(np.float64) for answer, value in found.items()}
+
+    total = 0.0
+    for x in images:
+        clean, noisy = run(view.model, x), run(quantized, x)
+        for answer in answers:
+            varies = clean[answer] - clean[answer].mean(axis=(2, 3), keepdims=True)
+            wrong = noisy[answer] - clean[answer]
+            total += np.square(wrong).sum() / np.square(varies).sum()
+    return total / len(images) / len(answers)
 
 
 def branching_view():
@@ -123,29 +134,109 @@ def branching_view():
     )
 
 
+def run_parts(parts, x, graph_of, **more):
+    """Every tensor that leaves a part, with the parts run one after the other."""
+    values = {"x": x}
+    for part in parts:
+        backend = OnnxRuntimeBackend(graph_of(part).SerializeToString())
+        feed = {name: values[name] for name in part.inputs}
+        values |= backend.run({**feed, **{name: make(part) for name, make in more.items()}})
+    return values
+
+
 def test_the_parts_hold_each_node_once_and_give_what_the_whole_graph_gives():
     view = branching_view()
     placement = place_int8(view)
     thresholds = dict.fromkeys(placement.activations, 4.0)
-    parts = choice_graphs(view, placement, thresholds, raw_answers(view))
+    parts = parts_of(view, placement, raw_answers(view))
     names = [name for part in parts for name in part.nodes]
     assert names == ["a", "early", "c", "e", "h", "late"]
     assert len(parts) > 1
+    assert [answer for part in parts for answer in part.answers] == ["early", "late"]
     x = np.random.default_rng(2).normal(size=(1, 4, 6, 6)).astype(np.float32)
     whole = OnnxRuntimeBackend(with_outputs(view.model, list(view.producer)).SerializeToString())
     exact = {"x": x, **whole.run({"x": x})}
-    reached = []
-    for part in parts:
-        backend = OnnxRuntimeBackend(part.model().SerializeToString())
-        feed = {name: exact[name] for name in part.inputs}
-        none = backend.run({**feed, CHOICES: np.zeros(len(part.nodes), np.bool_)})
-        for name, value in none.items():
+
+    def chosen(value):
+        def make(part):
+            return np.full(len(part.nodes), value)
+
+        return run_parts(parts, x, lambda part: part.choice(thresholds), **{CHOICES: make})
+
+    for found in (run_parts(parts, x, lambda part: part.plain()), chosen(False)):
+        assert {"early", "late"} <= set(found)
+        for name, value in found.items():
             np.testing.assert_allclose(value, exact[name], rtol=1e-5, atol=1e-5)
-        everything = backend.run({**feed, CHOICES: np.ones(len(part.nodes), np.bool_)})
-        assert all(np.abs(everything[name] - exact[name]).max() > 1e-3 for name in none)
-        reached.append(set(none))
-    assert reached[0] == {"early", "late"}
-    assert reached[-1] == {"late"}
+    assert all(np.abs(chosen(True)[name] - exact[name]).max() > 1e-3 for name in ("early", "late"))
+
+
+def test_int8_noise_of_every_part_equals_a_graph_with_that_node_quantized_alone():
+    view = branching_view()
+    placement = place_int8(view)
+    thresholds = dict.fromkeys(placement.activations, 4.0)
+    rng = np.random.default_rng(6)
+    images = [rng.normal(size=(1, 4, 6, 6)).astype(np.float32) for _ in range(2)]
+    seen = []
+    weights = {"early": 1.0, "late": 1.0}
+    noise = int8_noise(view, placement, thresholds, images, weights, lambda *a: seen.append(a))
+    assert list(noise) == ["a", "early", "c", "e", "h", "late"]
+    assert [done for _, done, _ in seen] == [1, 2, 3, 4, 5, 6]
+    for name, value in noise.items():
+        assert value == pytest.approx(alone(view, name, thresholds, images), rel=1e-3)
+
+
+def test_a_part_between_that_does_not_change_is_run_for_one_that_does():
+    rng = np.random.default_rng(9)
+    layers = [f"p{i}" for i in range(8)]
+    chain = " ".join(f"p{i} = Conv(p{i - 1}, w{i})\n" for i in range(1, 8))
+    view = view_of(
+        "g (float[1,4,6,6] x) => (float[1,4,6,6] y) { side = Conv(x, w8)\n"
+        f" p0 = Conv(x, w0)\n {chain} s = Add(side, p7)\n last = Conv(s, w9)\n"
+        " y = Sigmoid(last) }",
+        **{f"w{i}": (rng.normal(size=(4, 4, 1, 1)) / 2).astype(np.float32) for i in range(10)},
+    )
+    placement = place_int8(view)
+    thresholds = dict.fromkeys(placement.activations, 3.0)
+    x = rng.normal(size=(1, 4, 6, 6)).astype(np.float32)
+    assert len(parts_of(view, placement, ["last"])) > 2
+    noise = int8_noise(view, placement, thresholds, [x], {"last": 1.0}, silent)
+    assert list(noise) == ["side", *layers, "last"]
+    for name, value in noise.items():
+        assert value == pytest.approx(alone(view, name, thresholds, [x]), rel=1e-3)
+
+
+def wide_view():
+    rng = np.random.default_rng(4)
+    return view_of(
+        "g (float[1,3,9,9] x) => (float[1,256,9,9] y) { a = Conv(x, w)\n b = Relu(a)\n"
+        " c = Conv<pads=[1,1,1,1]>(b, v, k)\n y = Sigmoid(c) }",
+        w=rng.normal(size=(32, 3, 1, 1)).astype(np.float32),
+        v=rng.normal(size=(256, 32, 3, 3)).astype(np.float32),
+        k=rng.normal(size=256).astype(np.float32),
+    )
+
+
+def test_a_wide_answer_is_written_through_fewer_channels_and_the_noise_stays():
+    view = wide_view()
+    placement, thresholds = place_int8(view), {"x": 3.0, "b": 4.0}
+    parts = parts_of(view, placement, ["c"])
+    x = np.random.default_rng(1).normal(size=(1, 3, 9, 9)).astype(np.float32)
+    assert run_parts(parts, x, lambda part: part.plain())["c"].shape == (1, 96, 9, 9)
+    assert parts[-1].nodes == ("c",)
+    noise = int8_noise(view, placement, thresholds, [x], {"c": 1.0}, silent)
+    assert noise["a"] == pytest.approx(alone(view, "a", thresholds, [x]), rel=0.1)
+    assert noise["c"] == pytest.approx(alone(view, "c", thresholds, [x]), rel=1e-4)
+
+
+def test_fewer_channels_keep_the_power_of_what_a_weight_writes():
+    rng = np.random.default_rng(5)
+    strong = rng.normal(size=(300, 20)) @ rng.normal(size=(20, 500)) * 3
+    weight = (strong + rng.normal(size=(300, 500))).astype(np.float32)
+    narrow = power_keeping(weight)
+    assert narrow.shape == (96, 300)
+    vectors = weight @ rng.normal(size=(500, 100)).astype(np.float32)
+    ratio = np.square(narrow @ vectors).sum() / np.square(vectors).sum()
+    assert ratio == pytest.approx(1.0, abs=0.02)
 
 
 def test_half_noise_is_infinite_at_an_overflow_and_large_at_an_underflow():

@@ -74,11 +74,23 @@ def relative_noise(
         noisy: those that may differ; the others are clean.
         weights: of :func:`answer_weights`.
     """
-    counts = {name: weights[name] * _positions(answer) for name, answer in clean.items()}
-    total = math.fsum(counts.values())
+    shares = answer_shares({name: positions(answer) for name, answer in clean.items()}, weights)
     return sum(
-        counts[name] / total * _answer_noise(clean[name], answer) for name, answer in noisy.items()
+        shares[name] * noise_share(difference_power(clean[name], answer), signal_power(clean[name]))
+        for name, answer in noisy.items()
     )
+
+
+def answer_shares(counts: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, float]:
+    """What each answer counts for in the mean of all; see :func:`relative_noise`.
+
+    Args:
+        counts: positions of all answers.
+        weights: of :func:`answer_weights`.
+    """
+    weighted = {name: weights[name] * count for name, count in counts.items()}
+    total = math.fsum(weighted.values())
+    return {name: value / total for name, value in weighted.items()}
 
 
 def noise_share(noise: Any, signal: Any) -> float:
@@ -89,12 +101,20 @@ def noise_share(noise: Any, signal: Any) -> float:
     return value / power if power > 0 else float(value > 0)
 
 
-def _positions(answer: NDArray[Any]) -> int:
+def positions(answer: NDArray[Any]) -> int:
+    """Of a map ``[n, c, ...]``: the product of its sizes behind the channels."""
     return math.prod(answer.shape[2:])
 
 
-def _answer_noise(clean: NDArray[Any], noisy: NDArray[Any]) -> float:
+def signal_power(clean: NDArray[Any]) -> float:
+    """Power of what varies in an answer; see :func:`relative_noise`."""
     exact = clean.astype(np.float64)
-    is_map = _positions(exact) >= _ENOUGH
+    is_map = positions(exact) >= _ENOUGH
     mean = exact.mean(axis=tuple(range(2, exact.ndim)), keepdims=True) if is_map else exact.mean()
-    return noise_share(np.square(noisy - exact).sum(), np.square(exact - mean).sum())
+    return float(np.square(exact - mean).sum())
+
+
+def difference_power(clean: NDArray[Any], noisy: NDArray[Any]) -> float:
+    """Sum of squares of the difference of two tensors."""
+    # A difference of float32 values that are near each other is exact; its squares may overflow.
+    return float(np.square(noisy - clean, dtype=np.float64).sum())

@@ -1,48 +1,42 @@
-"""Ranks nodes by the noise that each alone brings to the model's raw answers.
+"""Ranks int8 nodes by the noise that each alone brings to the model's raw answers.
 
-int8: graphs in which int8 nodes are a choice between two forms, made by an input of the session
-(:mod:`trtconvert.search.choices`). Per image one float run, and per node a run of what comes behind
-it, with that node in int8. The noise is measured at the raw answers
-(:mod:`trtconvert.search.answers`).
-
-16 bits: rounding is relative, so every node rounds nearly alike where it stands; what differs is
-how much of it the answers see. So each tensor before the raw answers is rounded by itself, in runs
-of one session in which that is a choice, and a node brings what it rounds: its results, and what it
-reads. Constants round as if they were a part of the result. Noise is infinite where a result or a
-constant leaves the type's range; behind the raw answers a node brings its own rounding over its own
-power.
+The graph is run in parts (:mod:`trtconvert.search.choices`). Per node and image its part is run
+with that node in int8, and then the parts behind that this changes. The noise is measured at the
+raw answers (:mod:`trtconvert.search.answers`). What is held: per image the tensors between two
+parts and its answers, and per node that is being run as much again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto
 
-from trtconvert.calibration.collect import float_output, with_outputs
-from trtconvert.graph_view import (
-    FreshNames,
-    GraphView,
-    drop_unused_initializers,
-    node_name,
-    replace_nodes,
-)
-from trtconvert.passes.emulate_half import EXACT
-from trtconvert.passes.half_rules import FLOAT
-from trtconvert.passes.half_types import FP16, HalfType, rounded
+from trtconvert.calibration.collect import with_outputs
+from trtconvert.graph_view import GraphView
 from trtconvert.passes.placement import Placement
 from trtconvert.progress import Progress
-from trtconvert.search.answers import noise_share, raw_answers, relative_noise
-from trtconvert.search.choices import CHOICES, ChoiceGraph, choice_graphs
+from trtconvert.search.answers import (
+    answer_shares,
+    difference_power,
+    noise_share,
+    positions,
+    raw_answers,
+    relative_noise,
+    signal_power,
+)
+from trtconvert.search.choices import CHOICES, Part, dependents, parts_of
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
+from visionrt.cpu_settings import usable_cores
 
-# Of each tensor; they agree well enough to order by.
-_ANSWER_IMAGES = 2
+# Runs at a time, of one thread each: each holds tensors of its own.
+_MOST_WORKERS = 4
 
 
 def int8_noise(
@@ -61,28 +55,136 @@ def int8_noise(
         thresholds: absolute value that maps to 127, by activation name.
         images: a few input tensors.
         weights: of the raw answers.
-        progress: called after each node of each image.
+        progress: called after each node.
     """
     answers = raw_answers(view)
-    parts = choice_graphs(view, placement, thresholds, answers)
-    tensors = list(images)
-    clean = _float_runs(view, answers, parts, tensors)
-    noise: dict[str, float] = {}
-    for part in parts:
-        with _running(view, part.model(), as_written=True) as backend:
-            for index, node in enumerate(part.nodes):
-                choice = np.zeros(len(part.nodes), np.bool_)
-                choice[index] = True
-                total = 0.0
-                for values in clean:
-                    feed = {tensor: values[tensor] for tensor in part.inputs}
-                    found = backend.run({**feed, CHOICES: choice})
-                    total += relative_noise(
-                        {name: values[name] for name in answers}, found, weights
-                    )
-                    progress("Ranking nodes", len(noise) + 1, len(placement.nodes))
-                noise[node] = total / max(len(tensors), 1)
-    return noise
+    states = [_State({view.inputs[0]: tensor}) for tensor in images]
+    power: dict[str, list[dict[str, float]]] = {}
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(min(usable_cores(), _MOST_WORKERS)))
+        parts = parts_of(view, placement, answers)
+        behind: list[_Running] = []
+        for part in parts[:0:-1]:
+            backend = stack.enter_context(running(view, part.plain(), threads=1))
+            behind.insert(0, _Running(part, backend))
+        for part in parts:
+            with running(view, part.choice(thresholds), as_written=True, threads=1) as backend:
+                choices = _Choices(view, part, backend, behind, states)
+                found = pool.map(choices.power, range(len(part.nodes)))
+                for node, powers in zip(part.nodes, found, strict=True):
+                    power[node] = powers
+                    progress("Ranking nodes", len(power), len(placement.nodes))
+                choices.advance()
+            if behind:
+                behind.pop(0).backend.close()
+    shares = [answer_shares(state.positions, weights) for state in states]
+    return {
+        node: sum(
+            shares[i][name] * noise_share(value, states[i].signal[name])
+            for i, by_answer in enumerate(powers)
+            for name, value in by_answer.items()
+        )
+        / max(len(states), 1)
+        for node, powers in power.items()
+    }
+
+
+@dataclass
+class _State:
+    """What is known of the float run of an image.
+
+    Attributes:
+        values: of the tensors that enter the present part or a later one, by name.
+        narrow: answers as the parts behind write them; see :mod:`trtconvert.search.choices`.
+        signal, positions: of the answers so far.
+    """
+
+    values: dict[str, NDArray[Any]]
+    narrow: dict[str, NDArray[Any]] = field(default_factory=dict)
+    signal: dict[str, float] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+
+
+class _Running(NamedTuple):
+    part: Part
+    backend: OnnxRuntimeBackend
+
+
+class _Choices:
+    """The part whose nodes are being run, and the parts behind it."""
+
+    def __init__(
+        self,
+        view: GraphView,
+        part: Part,
+        backend: OnnxRuntimeBackend,
+        behind: Sequence[_Running],
+        states: Sequence[_State],
+    ) -> None:
+        self._view, self._part, self._backend = view, part, backend
+        self._behind, self._states = behind, states
+        self._clean = [self._run(state, None) for state in states]
+        for state, clean in zip(states, self._clean, strict=True):
+            for name in part.answers:
+                state.signal[name] = signal_power(clean[name])
+                state.positions[name] = positions(clean[name])
+            if not state.narrow:
+                state.narrow = self._follow(state, clean, behind)
+
+    def power(self, index: int) -> list[dict[str, float]]:
+        """Of the noise that a node brings, per image, by name of the answers that it can reach."""
+        changed = dependents(self._view, self._part.nodes[index])
+        chain = _reached(self._behind, changed)
+        found = []
+        for state, clean in zip(self._states, self._clean, strict=True):
+            noisy = self._run(state, index)
+            exact = state.narrow | clean
+            answers = {name: noisy[name] for name in self._part.answers}
+            answers |= self._follow(state, noisy, chain)
+            found.append(
+                {
+                    name: difference_power(exact[name], answer)
+                    for name, answer in answers.items()
+                    if name in changed
+                }
+            )
+        return found
+
+    def advance(self) -> None:
+        """Leave the part: keep what the later ones read."""
+        read = {name for running in self._behind for name in running.part.inputs}
+        for state, clean in zip(self._states, self._clean, strict=True):
+            state.values = {k: v for k, v in (state.values | clean).items() if k in read}
+
+    def _run(self, state: _State, index: int | None) -> dict[str, NDArray[Any]]:
+        choice = np.arange(len(self._part.nodes)) == (-1 if index is None else index)
+        feed = {name: state.values[name] for name in self._part.inputs}
+        return self._backend.run({**feed, CHOICES: choice})
+
+    def _follow(
+        self, state: _State, written: Mapping[str, NDArray[Any]], chain: Sequence[_Running]
+    ) -> dict[str, NDArray[Any]]:
+        """The answers of parts that run one after the other on what the present part wrote."""
+        values = {**state.values, **written}
+        answers: dict[str, NDArray[Any]] = {}
+        for at, (part, backend) in enumerate(chain):
+            values |= backend.run({name: values[name] for name in part.inputs})
+            answers |= {name: values.pop(name) for name in part.answers}
+            read = {name for running in chain[at + 1 :] for name in running.part.inputs}
+            values = {name: value for name, value in values.items() if name in read}
+        return answers
+
+
+def _reached(behind: Sequence[_Running], changed: Collection[str]) -> list[_Running]:
+    """The parts that write one of some tensors, or something that such a part reads."""
+    chain: list[_Running] = []
+    needed: set[str] = set()
+    for running in reversed(behind):
+        outputs = running.part.outputs
+        if needed.intersection(outputs) or any(name in changed for name in outputs):
+            needed.update(running.part.inputs)
+            chain.append(running)
+    return chain[::-1]
 
 
 class AnswerNoise:
@@ -104,13 +206,13 @@ class AnswerNoise:
         self._weights = weights
         self._answers = raw_answers(view)
         self._tensors = list(images)
-        self._clean = _float_runs(view, self._answers, (), self._tensors)
+        self._clean = _float_runs(view, self._answers, self._tensors)
 
     def __call__(self, quantized: ModelProto) -> float:
         """Of a Q/DQ form of the graph, with the same tensor names."""
         model = with_outputs(quantized, self._answers)
         total = 0.0
-        with _running(self._view, model, as_written=True) as backend:
+        with running(self._view, model, as_written=True) as backend:
             for tensor, clean in zip(self._tensors, self._clean, strict=True):
                 answers = {name: clean[name] for name in self._answers}
                 total += relative_noise(
@@ -120,238 +222,15 @@ class AnswerNoise:
 
 
 def _float_runs(
-    view: GraphView,
-    answers: Sequence[str],
-    parts: Sequence[ChoiceGraph],
-    tensors: Sequence[NDArray[Any]],
+    view: GraphView, answers: Sequence[str], tensors: Sequence[NDArray[Any]]
 ) -> list[dict[str, NDArray[Any]]]:
-    """Per image the answers, and what the parts read, by tensor name."""
-    read = dict.fromkeys([*answers, *(name for part in parts for name in part.inputs)])
-    inner = [name for name in read if name not in view.inputs]
-    model = with_outputs(view.model, inner)
-    for value in model.graph.output:
-        value.type.tensor_type.elem_type = view.elem_type[value.name]
-    given = view.inputs[0]
-    with _running(view, model) as backend:
-        return [{given: tensor, **backend.run({given: tensor})} for tensor in tensors]
+    """The answers per image, by name."""
+    with running(view, with_outputs(view.model, answers)) as backend:
+        return [backend.run({view.inputs[0]: tensor}) for tensor in tensors]
 
 
-def _running(
-    view: GraphView, model: ModelProto, *, as_written: bool = False
+def running(
+    view: GraphView, model: ModelProto, *, as_written: bool = False, threads: int | None = None
 ) -> contextlib.closing[OnnxRuntimeBackend]:
-    return contextlib.closing(view.running(model, as_written=as_written))
-
-
-def half_noise(
-    view: GraphView,
-    images: Iterable[NDArray[Any]],
-    progress: Progress,
-    half: HalfType = FP16,
-    weights: Mapping[str, float] | None = None,
-) -> dict[str, float]:
-    """Rounding noise over signal of each node that writes float32, by node name.
-
-    Args:
-        view: of the float32 graph.
-        images: a few input tensors.
-        progress: called after each rounded tensor.
-        half: the type to round to.
-        weights: of the raw answers; None counts each alike.
-    """
-    nodes = [n for n in view.model.graph.node if _written(view, n)]
-    inputs = list(images)
-    own = _rounding_noise(view, nodes, inputs, half)
-    constants = {
-        node_name(node): max(
-            (_constant_noise(view, name, half) for name in node.input), default=0.0
-        )
-        for node in nodes
-    }
-    source = _exact_sources(view)
-    at_answers = _rounded_alone(
-        view, source, inputs[:_ANSWER_IMAGES], half, weights or {}, progress
-    )
-    noise = {}
-    for node in nodes:
-        label = node_name(node)
-        written = _written(view, node)
-        here = max(own[name] for name in written)
-        found = [at_answers[source[name]] for name in written if source[name] in at_answers]
-        if math.isinf(here + constants[label]) or not found:
-            noise[label] = max(here, constants[label])
-            continue
-        result = sum(found)
-        if here > 0:
-            result *= 1 + constants[label] / here
-        read = [at_answers.get(key, 0.0) for key in {source.get(n, "") for n in node.input}]
-        # One that left the range is the fault of the node that wrote it.
-        finite = [] if node.op_type in EXACT else [r for r in read if math.isfinite(r)]
-        noise[label] = result + sum(finite)
-    return noise
-
-
-def _rounding_noise(
-    view: GraphView, nodes: Sequence[NodeProto], inputs: Sequence[NDArray[Any]], half: HalfType
-) -> dict[str, float]:
-    """Of each tensor that the nodes write, over its own power: the largest of all images."""
-    tensors = [name for node in nodes for name in _written(view, node)]
-    noise = dict.fromkeys(tensors, 0.0)
-    with _running(view, _rounding_graph(view, tensors, half)) as backend:
-        for tensor in inputs:
-            results = list(backend.run({view.inputs[0]: tensor}).values())
-            for i, name in enumerate(tensors):
-                noise[name] = max(noise[name], noise_share(*results[2 * i : 2 * i + 2]))
-    return noise
-
-
-def _exact_sources(view: GraphView) -> dict[str, str]:
-    """By float32 tensor, the one whose rounding is its own: copies and choices round nothing."""
-    source = {name: name for name in view.inputs if view.elem_type[name] == FLOAT}
-    for node in view.model.graph.node:
-        read = [source[name] for name in node.input if name in source]
-        is_copy = node.op_type in EXACT and len(set(read)) == 1
-        for name in _written(view, node):
-            source[name] = read[0] if is_copy else name
-    return source
-
-
-def _rounded_alone(
-    view: GraphView,
-    source: Mapping[str, str],
-    inputs: Sequence[NDArray[Any]],
-    half: HalfType,
-    weights: Mapping[str, float],
-    progress: Progress,
-) -> dict[str, float]:
-    """Noise over signal at the raw answers with one tensor rounded, for each before them."""
-    answers = [
-        name
-        for name in raw_answers(view)
-        if view.elem_type.get(name) == FLOAT and name in view.producer
-    ]
-    if not answers:
-        return {}
-    needed = set(answers)
-    for node in reversed(view.model.graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-    tensors = [name for name in dict.fromkeys(source.values()) if name in needed]
-    each = {name: weights.get(name, 1.0) for name in answers}
-    noise = dict.fromkeys(tensors, 0.0)
-    with _running(view, _roundings_to_choose(view, tensors, answers, half)) as backend:
-        feeds = [{view.inputs[0]: tensor} for tensor in inputs]
-        nothing = np.zeros(len(tensors), np.bool_)
-        clean = [backend.run({**feed, CHOICES: nothing}) for feed in feeds]
-        for index, name in enumerate(tensors):
-            choice = nothing.copy()
-            choice[index] = True
-            for feed, exact in zip(feeds, clean, strict=True):
-                found = backend.run({**feed, CHOICES: choice})
-                noise[name] += relative_noise(exact, found, each) / len(feeds)
-            progress("Ranking nodes", index + 1, len(tensors))
-    return noise
-
-
-def _roundings_to_choose(
-    view: GraphView, tensors: Sequence[str], answers: Sequence[str], half: HalfType
-) -> ModelProto:
-    """The graph as far as the answers; :data:`CHOICES`, bool ``[len(tensors)]``, says which of the
-    tensors are rounded."""
-    out = ModelProto()
-    out.CopyFrom(view.model)
-    names = FreshNames(out)
-    nodes: list[NodeProto] = []
-    exact = {name: names(f"{name}_exact") for name in tensors}
-    # An answer keeps its name, and so does an input: what reads it reads another.
-    rounded_form = {
-        name: names(f"{name}_chosen") if name in view.inputs else name for name in exact
-    }
-
-    def choose(name: str) -> None:
-        before = name if name in view.inputs else exact[name]
-        which, choice, short = names("position"), names("is_rounded"), names("short")
-        place = numpy_helper.from_array(np.array(tensors.index(name), np.int64), which)
-        out.graph.initializer.append(place)
-        nodes.append(helper.make_node("Gather", [CHOICES, which], [choice], axis=0))
-        branches = []
-        for steps in (
-            [
-                helper.make_node("Cast", [before], [short], to=half.onnx_type),
-                helper.make_node("Cast", [short], [names("rounded")], to=FLOAT),
-            ],
-            [helper.make_node("Identity", [before], [names("unrounded")])],
-        ):
-            result = [float_output(steps[-1].output[0])]
-            branches.append(helper.make_graph(steps, "form", [], result))
-        then, other = branches
-        nodes.append(
-            helper.make_node(
-                "If", [choice], [rounded_form[name]], then_branch=then, else_branch=other
-            )
-        )
-
-    for name in tensors:
-        if name in view.inputs:
-            choose(name)
-    for node in view.model.graph.node:
-        new = NodeProto()
-        new.CopyFrom(node)
-        for index, name in enumerate(node.input):
-            if name in view.inputs and name in exact:
-                new.input[index] = rounded_form[name]
-        written = [name for name in node.output if name in exact]
-        for index, name in enumerate(node.output):
-            if name in exact:
-                new.output[index] = exact[name]
-        nodes.append(new)
-        for name in written:
-            choose(name)
-    replace_nodes(out.graph, nodes)
-    shape = [len(tensors)]
-    out.graph.input.append(helper.make_tensor_value_info(CHOICES, TensorProto.BOOL, shape))
-    del out.graph.output[:]
-    out.graph.output.extend(float_output(name) for name in answers)
-    return out
-
-
-def _rounding_graph(view: GraphView, tensors: Sequence[str], half: HalfType) -> ModelProto:
-    """Two outputs per tensor: the power of its rounding, and its own."""
-    out = ModelProto()
-    out.CopyFrom(view.model)
-    names = FreshNames(out)
-    behind: dict[str, list[str]] = {}
-    for name in tensors:
-        behind.setdefault(node_name(view.producer[name]), []).append(name)
-    del out.graph.output[:]
-    nodes: list[NodeProto] = []
-
-    def add(op_type: str, inputs: list[str], **attributes: Any) -> str:
-        result = names(f"{op_type}_of_rounding")
-        nodes.append(helper.make_node(op_type, inputs, [result], **attributes))
-        return result
-
-    for node in view.model.graph.node:
-        nodes.append(node)
-        for name in behind.get(node_name(node), ()):
-            short = add("Cast", [name], to=half.onnx_type)
-            error = add("Sub", [add("Cast", [short], to=FLOAT), name])
-            for value in (error, name):
-                power = add("ReduceSum", [add("Mul", [value, value])], keepdims=0)
-                out.graph.output.append(float_output(power))
-    replace_nodes(out.graph, nodes)
-    drop_unused_initializers(out.graph)
-    return out
-
-
-def _written(view: GraphView, node: NodeProto) -> list[str]:
-    return [name for name in node.output if view.elem_type.get(name) == FLOAT]
-
-
-def _constant_noise(view: GraphView, name: str, half: HalfType) -> float:
-    if name not in view.initializers or view.elem_type[name] != FLOAT:
-        return 0.0
-    value = view.array(name).astype(np.float64)
-    if np.abs(value).max(initial=0.0) > half.largest:
-        return float("inf")
-    error = rounded(value.astype(np.float32), half) - value
-    return noise_share(np.square(error).sum(), np.square(value).sum())
+    """A session of a graph made of ``view``, for a with statement."""
+    return contextlib.closing(view.running(model, as_written=as_written, threads=threads))

@@ -27,7 +27,8 @@ from trtconvert.progress import Progress
 from trtconvert.search.answers import answer_weights
 from trtconvert.search.cost import added_cost, total_cost
 from trtconvert.search.fewest import Oracle, fewest
-from trtconvert.search.noise import half_noise, int8_noise
+from trtconvert.search.half_noise import half_noise
+from trtconvert.search.noise import int8_noise
 from trtconvert.typed import TypedGraph
 from trtconvert.typers import HalfTyper, Int8Typer, Typer
 from trtconvert.verify import MaxDrop, enforce, synthetic_images
