@@ -78,6 +78,7 @@ class Collector:
         names = list(dict.fromkeys((*self.plain, *self.divided)))
         model, taps = _tapped(self._view, names, self.divided, self._most_values)
         backend = self._view.running(model, in_order=True)
+        divisors: dict[tuple[str, int], NDArray[np.float32]] = {}
         for done, tensor in enumerate(images, 1):
             results = backend.run({self._view.inputs[0]: tensor})
             for name, tap in zip(names, taps, strict=True):
@@ -87,13 +88,18 @@ class Collector:
                 if name in self.plain:
                     self.plain[name].update(sample, float(peaks.max()))
                 if name in self.divided:
-                    factor = self._factors[name]
-                    shape = self._view.static_shape(name)
-                    assert shape is not None, "a tensor with channels has a shape"
-                    divisors = _divisors(factor, math.prod(shape[2:]), tap.step, sample.shape[1])
+                    key = name, sample.shape[1]
+                    if key not in divisors:
+                        divisors[key] = self._divisors(name, tap.step, sample.shape[1])
                     # Division keeps order: the largest value is that of the largest dividend.
-                    self.divided[name].update(sample / divisors, float((peaks / factor).max()))
+                    peak = float((peaks / self._factors[name]).max())
+                    self.divided[name].update(sample / divisors[key], peak)
             progress("Calibrating", done, max(len(images), done))
+
+    def _divisors(self, name: str, step: int, count: int) -> NDArray[np.float32]:
+        shape = self._view.static_shape(name)
+        assert shape is not None, "a tensor with channels has a shape"
+        return sample_divisors(self._factors[name], math.prod(shape[2:]), step, count)
 
 
 def sampling_step(shape: Sequence[int], most_values: int) -> int:
@@ -107,7 +113,9 @@ def sampling_step(shape: Sequence[int], most_values: int) -> int:
     return max(step, 1)
 
 
-def _divisors(factor: NDArray[np.float32], area: int, step: int, count: int) -> NDArray[np.float32]:
+def sample_divisors(
+    factor: NDArray[np.float32], area: int, step: int, count: int
+) -> NDArray[np.float32]:
     """float32 ``[count]``: the factor of the channel that each value of a sample is of.
 
     Args:

@@ -119,17 +119,19 @@ class _DifferenceGraph:
         Over all axes, ONNX Runtime sums squares while it reads, and stores none. Its float32 sum
         is some 1e-4 off, which is less than 0.001 dB.
         """
-        weight = rounded_constant(self.view, quantized.weight, quantized.axis)
+        label = self._names("weight_of_difference")
+        weight = rounded_constant(self.view, quantized.weight, quantized.axis, label)
+        self.model.graph.initializer.append(weight)
         copy = NodeProto()
         copy.CopyFrom(source)
         copy.name = self._names(f"{source.name}_quantized")
         copy.input[0] = self._rounded_activation(quantized.activation, threshold)
-        copy.input[1] = self._constant(weight)
+        copy.input[1] = label
         copy.output[0] = self._names(f"{source.output[0]}_quantized")
         self._nodes.append(copy)
         error = self._add("Sub", [copy.output[0], source.output[0]])
         # Channels are axis 1 of a Conv or Gemm and the last axis of a MatMul of any rank.
-        rank = len(self.view.shape.get(source.output[0]) or weight.shape)
+        rank = len(self.view.shape.get(source.output[0]) or weight.dims)
         channels = rank - 1 if source.op_type == "MatMul" else 1
         axes = self._constant(np.array([a for a in range(rank) if a != channels], np.int64))
         self._output(self._add("ReduceMean", [error, axes], keepdims=0))

@@ -178,8 +178,9 @@ class _Writer:
     def _weight(self, name: str, axis: int) -> str:
         key = (name, axis)
         if key not in self.weights and not self.stored:
-            rounded = rounded_constant(self.view, name, axis)
-            self.weights[key] = self._constant(f"{name}_dequantized", rounded)
+            label = self.names(f"{name}_dequantized")
+            self.graph.initializer.append(rounded_constant(self.view, name, axis, label))
+            self.weights[key] = label
         if key not in self.weights:
             integers, scales = int8_constant(self.view, name, axis)
             inputs = [

@@ -29,6 +29,9 @@ _MADE: WeakKeyDictionary[GraphView, dict[tuple[str, int], _Int8]] = WeakKeyDicti
 _MADE_IN_FILE: WeakKeyDictionary[
     WeightFile, dict[tuple[int, int], tuple[TensorProto, NDArray[np.float32]]]
 ] = WeakKeyDictionary()
+_ROUNDED_IN_FILE: WeakKeyDictionary[WeightFile, dict[tuple[int, int], TensorProto]] = (
+    WeakKeyDictionary()
+)
 # Weights that are worked on at a time: few enough to stay in a core's cache.
 _AT_ONCE = 1 << 17
 
@@ -85,9 +88,19 @@ def _int8_in_file(file: WeightFile, constant: TensorProto, axis: int) -> _Int8:
     return file.array(stored), scales
 
 
-def rounded_constant(view: GraphView, name: str, axis: int) -> NDArray[np.float32]:
-    """:func:`dequantized_weight` of a constant of a graph."""
-    return _dequantized(*int8_constant(view, name, axis), axis)
+def rounded_constant(view: GraphView, name: str, axis: int, label: str) -> TensorProto:
+    """:func:`dequantized_weight` of a constant of a graph, as the constant ``label``."""
+    file, constant = view.weights, view.initializers[name]
+    if file is None or not is_aside(constant):
+        return view.constant(_dequantized(*int8_constant(view, name, axis), axis), label)
+    made = _ROUNDED_IN_FILE.setdefault(file, {})
+    key = (file.offset(constant), axis)
+    if key not in made:
+        made[key] = file.constant(_dequantized(*int8_constant(view, name, axis), axis), label)
+    out = TensorProto()
+    out.CopyFrom(made[key])
+    out.name = label
+    return out
 
 
 def weight_scales(

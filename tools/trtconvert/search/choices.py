@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -289,15 +288,9 @@ def _choice(
     names: FreshNames,
 ) -> NodeProto:
     """An If in the place of ``node``: its int8 form, or itself."""
-    weight = rounded_constant(view, quantized.weight, quantized.axis)
-    values: dict[str, NDArray[Any]] = {
-        "scale": scale_for(threshold),
-        "zero": np.array(0, np.int8),
-        "weight": weight,
-    }
-    constants = {key: names(f"{key}_of_choice") for key in values}
+    weight = names("weight_of_choice")
     integer, rounded = names("integer"), names("rounded")
-    pair = [constants["scale"], constants["zero"]]
+    pair = [names("scale_of_choice"), names("zero_of_choice")]
     branches = []
     for label in ("int8", "float"):
         copy = NodeProto()
@@ -305,13 +298,17 @@ def _choice(
         copy.output[0] = names(f"{node.output[0]}_{label}")
         steps = [copy]
         if label == "int8":
-            copy.input[0], copy.input[1] = rounded, constants["weight"]
+            copy.input[0], copy.input[1] = rounded, weight
             steps = [
                 helper.make_node("QuantizeLinear", [quantized.activation, *pair], [integer]),
                 helper.make_node("DequantizeLinear", [integer, *pair], [rounded]),
                 copy,
             ]
-            held = [view.constant(v, constants[key]) for key, v in values.items()]
+            held = [
+                numpy_helper.from_array(scale_for(threshold), pair[0]),
+                numpy_helper.from_array(np.array(0, np.int8), pair[1]),
+                rounded_constant(view, quantized.weight, quantized.axis, weight),
+            ]
         else:
             # ONNX Runtime lays out anew, which makes them several times faster, only those
             # convolutions whose weights are in the same graph.
