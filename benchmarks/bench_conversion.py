@@ -17,6 +17,7 @@ from trtconvert.passes.placement import place_int8
 from trtconvert.passes.quantize import raise_opset
 from trtconvert.progress import silent
 from trtconvert.targets.base import ShapeRange
+from trtconvert.weights import WeightFile
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.spec import PreprocessSpec
 
@@ -37,7 +38,9 @@ def calibration_case() -> Case:
 
     def calibrate() -> dict[str, float]:
         clean = clean_model(model, sizes, keep_batch=False)
-        view = GraphView(raise_opset(lift_constants(clean)))
+        weights = WeightFile()
+        graph = raise_opset(weights.aside(lift_constants(clean)))
+        view = GraphView(graph, weights=weights)
         collector = Collector(view, place_int8(view).activations)
         collector.add(reader, silent)
         return {tensor: threshold(found, options) for tensor, found in collector.plain.items()}
