@@ -98,6 +98,17 @@ def test_a_group_that_anything_else_touches_is_left_alone(change):
     assert {group.tensors for group in find_groups(GraphView(model))} == {("b", "c"), ("d", "e")}
 
 
+def test_a_group_of_unknown_height_or_width_is_left_alone():
+    model = block().model
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    sizes[2].dim_param = "height"
+    del model.graph.value_info[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert find_groups(GraphView(model)) == []
+    sizes[2].dim_value, sizes[0].dim_param = 8, "batch"
+    assert len(find_groups(GraphView(model))) == len(find_groups(block()))
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-1.0, 2.0), (0.0, 0.5)])
 def test_the_function_stays_the_same_for_values_never_seen(low, high):
     view = block(low=low, high=high, spread=100.0)

@@ -129,8 +129,9 @@ class _GroupSearch:
 
     def group(self) -> ChannelGroup | None:
         shapes = [self.view.shape.get(name) for name in self.tensors]
-        channels = {shape[1] if shape and len(shape) == 4 else None for shape in shapes}
-        size = channels.pop() if len(channels) == 1 else None
+        maps = [shape for shape in shapes if shape and len(shape) == 4 and _is_known(shape[2:])]
+        channels = {shape[1] for shape in maps}
+        size = channels.pop() if len(channels) == 1 and len(maps) == len(shapes) else None
         if not self.is_closed or not self.readers or not isinstance(size, int):
             return None
         order = {n: i for i, node in enumerate(self.view.model.graph.node) for n in node.output}
