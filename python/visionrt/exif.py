@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_SOI, _SOS, _APP1 = 0xD8, 0xDA, 0xE1
+_SOS, _APP1 = 0xDA, 0xE1
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 _ORIENTATION_TAG, _SHORT = 0x0112, 3
 

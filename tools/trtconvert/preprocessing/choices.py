@@ -22,8 +22,6 @@ SCALES: dict[str, tuple[Triple, Triple]] = {
     "ImageNet's mean and std": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "minus ImageNet's mean": ((123.68, 116.779, 103.939), (1.0, 1.0, 1.0)),
 }
-# Those whose values go far beyond 1.
-PIXEL_SCALES = ("0…255", "minus ImageNet's mean")
 COLORS = ("rgb", "bgr")
 RESIZES: dict[str, dict[str, Any]] = {
     "crop": {"resize": "crop", "crop_ratio": 0.875, "interpolation": "pil"},
