@@ -172,14 +172,55 @@ def test_as_a_program(tiny):
     assert done.stderr.count("\n") == 1
 
 
-def test_reader_that_goes_away_is_no_error(tiny):
-    command = f"{sys.executable} -m trtconvert inspect {tiny / 'tiny.onnx'} | true; "
+# As a shell starts it: what is printed waits in a buffer.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+@pytest.mark.parametrize("command", ["trtconvert inspect {}", "visionrt --help", "visionrt doctor"])
+def test_reader_that_goes_away_is_no_error(tiny, command):
+    command = f"{sys.executable} -m {command.format(tiny / 'tiny.onnx')} | true; "
     command += "echo ${PIPESTATUS[0]}"
     done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True
+        ["bash", "-c", command],
+        env=BUFFERED,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
-    assert done.stdout == "0\n"
-    assert done.stderr == ""
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_reader_that_goes_away_between_two_tables_is_no_error(tiny):
+    """The first table waits in a buffer, which the second one flushes."""
+    code = f"""
+import os, sys
+from trtconvert.cli import show
+from trtconvert.cli.app import run
+read, write = os.pipe()
+os.dup2(write, 1)
+kept = show.print_table
+def print_table(*args):
+    kept(*args)
+    sys.stdout.flush()  # this one still arrives
+    os.close(read); os.close(write)
+    show.print_table = kept
+    sys.stdout.write("the next")
+show.print_table = print_table
+import trtconvert.cli.inspect as inspect
+inspect.print_table = lambda *args: show.print_table(*args)
+code = run(["inspect", {str(tiny / "tiny.onnx")!r}])
+sys.exit(code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=BUFFERED,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_missing_extra_is_one_line_with_the_cure(tmp_path):

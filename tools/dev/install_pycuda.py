@@ -142,7 +142,9 @@ def _build(python: Path, version: str, include: Path, work: Path) -> Path:
         f"pycuda=={version}",
     )  # fmt: skip
     with tarfile.open(next(work.glob("pycuda-*.tar.gz"))) as archive:
-        archive.extractall(work, filter="data")
+        # Debian 12's Python 3.11.2 has no filters yet.
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(work, **safe)
     source = next(path for path in work.glob("pycuda-*") if path.is_dir())
     stub = work / "stub"
     make_stub(compiler, include, stub)

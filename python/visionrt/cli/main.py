@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -59,13 +60,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args, unknown = build_parser().parse_known_args(argv)
-    if unknown:
-        # parse_args would report these from the top parser, which does not know the near misses.
-        subparser = _subparser(args.command)
-        subparser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        return int(args.run(args))
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
     except VisionrtError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -73,10 +72,18 @@ def run(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) has gone: there is nobody to tell. Keep the interpreter from
-        # flushing into the closed pipe at exit.
-        sys.stderr.close()
+        # The reader (head, less) has gone; what is left is flushed at exit, to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        # parse_args would report these from the top parser, which does not know the near misses.
+        subparser = _subparser(args.command)
+        subparser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return int(args.run(args))
 
 
 def _subparser(command: str) -> argparse.ArgumentParser:

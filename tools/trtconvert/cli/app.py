@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,8 +82,8 @@ def run(argv: Sequence[str]) -> int:
     except click.exceptions.Exit as done:
         return int(done.exit_code)
     except BrokenPipeError:
-        # The reader (head, less) has gone. Keep the interpreter from flushing into it at exit.
-        sys.stderr.close()
+        # The reader (head, less) has gone; what is left is flushed at exit, to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (VisionrtError, click.ClickException, click.Abort, KeyboardInterrupt) as error:
         message, exit_code = _explain(error)
         sys.stderr.write(f"error: {message}\n")

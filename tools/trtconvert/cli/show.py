@@ -17,6 +17,17 @@ _MIB = 1 << 20
 _WIDTH_WITHOUT_TERMINAL = 200
 
 
+class _Console(Console):
+    """A console that leaves it to the caller what to do where the reader of a pipe has gone.
+
+    A capture, too, flushes what was written before.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error, where rich would end the program with exit code 1."""
+        raise BrokenPipeError
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
@@ -36,8 +47,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     # Without a terminal there is no width to keep to: a file or a pipe gets long lines.
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
-    # Captured, because rich ends the program itself where the reader of a pipe has gone.
+    console = _Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    # Captured: what rich writes itself, it may write in several parts.
     with console.capture() as text:
         # A line of its own: a table's title is cut to the table's width.
         console.print(Text(title, style="bold"), soft_wrap=True)
