@@ -41,9 +41,10 @@ class OnnxRuntimeBackend:
             kernels of them that round in places of their own. For a measurement of quantization
             that is several times faster than without ``optimize``.
         in_order: run the nodes in the order of the graph, where ONNX Runtime's own order may hold
-            every tensor that a later output reads until the end, and without its plan of one block
-            for all tensors, which is larger than what lives at a time. For graphs whose many
-            outputs stand beside what they are computed from.
+            every tensor that a later output reads until the end; without its plan of one block for
+            all tensors, which is larger than what lives at a time, and without its arena, which
+            grows from run to run. For graphs whose many outputs stand beside what they are
+            computed from.
         weights_folder: where the files lie that a graph given as bytes refers to.
 
     Raises:
@@ -85,6 +86,7 @@ class OnnxRuntimeBackend:
         if in_order:
             settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
             settings.enable_mem_pattern = False
+            settings.enable_cpu_mem_arena = False
         try:
             self._session = onnxruntime.InferenceSession(
                 model if isinstance(model, bytes) else os.fspath(model),
