@@ -18,9 +18,9 @@ from visionrt.recipe import Recipe
 def quantize(job: Job) -> None:
     """Write the typed graph: int8 with a float16 remainder."""
     options = CalibrationOptions(images=job.photos, count=len(job.photos), **job.settings)
-    weights = WeightFile()
-    clean, recipe = weights.load(job.model), Recipe.from_json(job.recipe)
-    typed = typed_graph(clean, recipe, "int8", options, weights=weights)
+    file = WeightFile()
+    clean, recipe = file.load(job.model), Recipe.from_json(job.recipe)
+    typed = typed_graph(clean, recipe, "int8", options, weight_file=file)
     onnx.save(typed.model, job.output)
 
 

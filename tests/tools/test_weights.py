@@ -16,7 +16,12 @@ from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.graph_view import GraphView
 from trtconvert.passes.placement import place_int8
 from trtconvert.passes.quantize import QDQ_OPSET, insert_qdq, raise_opset
-from trtconvert.passes.quantize_weights import int8_constant, quantized_weight
+from trtconvert.passes.quantize_weights import (
+    dequantized_weight,
+    int8_constant,
+    quantized_weight,
+    rounded_constant,
+)
 from trtconvert.precision import typed_graph
 from trtconvert.weights import LEAST_BYTES, WeightFile, is_aside
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
@@ -134,6 +139,26 @@ def test_int8_weights_of_a_file_are_those_of_the_graph():
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+def test_weights_of_the_same_bytes_keep_their_shapes():
+    values = np.random.default_rng(6).normal(size=(64, 64, 3, 3)).astype(np.float32)
+    model, file = conv_graph(), WeightFile()
+    shapes = {"wide": (32, 128, 3, 3), "tall": (128, 32, 3, 3)}
+    for name, shape in shapes.items():
+        model.graph.initializer.append(stored(name, values.reshape(shape)))
+    view = GraphView(file.aside(model), weights=file)
+    assert len({file.offset(view.initializers[name]) for name in shapes}) == 1
+    for name, shape in shapes.items():
+        integers, scales = int8_constant(view, name, 0)
+        expected = quantized_weight(values.reshape(shape), 0)
+        np.testing.assert_array_equal(integers, expected[0])
+        np.testing.assert_array_equal(scales, expected[1])
+        rounded = rounded_constant(view, name, 0, "label")
+        assert rounded.name == "label"
+        np.testing.assert_array_equal(
+            file.array(rounded), dequantized_weight(values.reshape(shape), 0)
+        )
+
+
 def test_unstored_weights_give_the_same_results():
     view = GraphView(conv_graph())
     placement = place_int8(view)
@@ -157,7 +182,7 @@ def test_a_typed_graph_is_whole_and_the_same(tmp_path, photos):
     options = CalibrationOptions(images=photos, least_total_snr_db=20.0)
     plain = typed_graph(onnx.load(path), RECIPE, "int8", options)
     file = WeightFile()
-    typed = typed_graph(file.load(path), RECIPE, "int8", options, weights=file)
+    typed = typed_graph(file.load(path), RECIPE, "int8", options, weight_file=file)
     assert typed.model == plain.model
     assert not any(is_aside(t) for m in (typed.model, typed.twin) for t in m.graph.initializer)
     onnx.checker.check_model(typed.model, full_check=True)

@@ -24,13 +24,13 @@ def typed_graph(
     precision: str,
     calibration: CalibrationOptions | None = None,
     progress: Progress | None = None,
-    weights: WeightFile | None = None,
+    weight_file: WeightFile | None = None,
 ) -> TypedGraph:
     """The typed graph of a clean float32 graph; blocks while it calibrates.
 
     The arguments and errors are those of :func:`typer_for`.
     """
-    return typer_for(clean, recipe, precision, calibration, progress, weights).typed()
+    return typer_for(clean, recipe, precision, calibration, progress, weight_file).typed()
 
 
 def typer_for(
@@ -39,7 +39,7 @@ def typer_for(
     precision: str,
     calibration: CalibrationOptions | None = None,
     progress: Progress | None = None,
-    weights: WeightFile | None = None,
+    weight_file: WeightFile | None = None,
 ) -> Typer:
     """What makes the typed graphs of a clean float32 graph; blocks while it calibrates.
 
@@ -50,7 +50,7 @@ def typer_for(
         calibration: needed for ``int8``; with images, ``fp16`` keeps tensors that come near its
             largest number in float32.
         progress: called after each calibration image.
-        weights: the file that ``clean`` keeps its large constants in; for ``int8`` alone.
+        weight_file: where ``clean`` keeps its large constants; for ``int8`` alone.
 
     Raises:
         UsageError: an unknown precision, ``int8`` without calibration, or a table of ranges that
@@ -59,7 +59,7 @@ def typer_for(
         InputDataError: calibration images are missing or unreadable.
     """
     if precision == "int8":
-        return Int8Typer(clean, recipe, calibration, progress or silent, weights)
+        return Int8Typer(clean, recipe, calibration, progress or silent, weight_file)
     if precision in _HALF_TYPES:
         half = _HALF_TYPES[precision]
         return HalfTyper(clean, recipe, calibration, progress or silent, half)

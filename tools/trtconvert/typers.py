@@ -129,7 +129,7 @@ class Int8Typer:
         report: None where no image was read.
 
     Args:
-        weights: the file that ``clean`` keeps its large constants in, where it does.
+        weight_file: where ``clean`` keeps its large constants, if it does.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Int8Typer:
         recipe: Recipe,
         options: CalibrationOptions | None,
         progress: Progress,
-        weights: WeightFile | None = None,
+        weight_file: WeightFile | None = None,
     ) -> None:
         if options is None or (not options.images and options.ranges is None):
             raise UsageError(
@@ -146,7 +146,7 @@ class Int8Typer:
                 got="none",
                 fix="Give a folder of typical images with --calib, or a table with --ranges.",
             )
-        self._file = weights or WeightFile()
+        self._file = weight_file or WeightFile()
         graph = raise_opset(self._file.aside(lift_constants(clean)))
         self.view = GraphView(graph, weights=self._file)
         self.weights = answer_weights(self.view, recipe)

@@ -25,13 +25,13 @@ _CLIP_GRID = (1.0, 0.995, 0.99, 0.98, 0.97, 0.96, 0.94, 0.92, 0.88, 0.8, 0.7)
 _Int8 = tuple[NDArray[np.int8], NDArray[np.float32]]
 # One build types the same weights several times, and choosing their scales takes a while.
 _MADE: WeakKeyDictionary[GraphView, dict[tuple[str, int], _Int8]] = WeakKeyDictionary()
-# Here by place in the file, where they are kept as well.
+# Here by place in the file, where they are kept as well, shape and axis: equal bytes lie in one
+# place, whatever shape they have.
+_Place = tuple[int, tuple[int, ...], int]
 _MADE_IN_FILE: WeakKeyDictionary[
-    WeightFile, dict[tuple[int, int], tuple[TensorProto, NDArray[np.float32]]]
+    WeightFile, dict[_Place, tuple[TensorProto, NDArray[np.float32]]]
 ] = WeakKeyDictionary()
-_ROUNDED_IN_FILE: WeakKeyDictionary[WeightFile, dict[tuple[int, int], TensorProto]] = (
-    WeakKeyDictionary()
-)
+_ROUNDED_IN_FILE: WeakKeyDictionary[WeightFile, dict[_Place, TensorProto]] = WeakKeyDictionary()
 # Weights that are worked on at a time: few enough to stay in a core's cache.
 _AT_ONCE = 1 << 17
 
@@ -80,7 +80,7 @@ def int8_constant(
 
 def _int8_in_file(file: WeightFile, constant: TensorProto, axis: int) -> _Int8:
     made = _MADE_IN_FILE.setdefault(file, {})
-    key = (file.offset(constant), axis)
+    key = file.offset(constant), tuple(constant.dims), axis
     if key not in made:
         integers, scales = quantized_weight(file.array(constant).astype(np.float32), axis)
         made[key] = file.constant(integers, ""), scales
@@ -94,7 +94,7 @@ def rounded_constant(view: GraphView, name: str, axis: int, label: str) -> Tenso
     if file is None or not is_aside(constant):
         return view.constant(_dequantized(*int8_constant(view, name, axis), axis), label)
     made = _ROUNDED_IN_FILE.setdefault(file, {})
-    key = (file.offset(constant), axis)
+    key = file.offset(constant), tuple(constant.dims), axis
     if key not in made:
         made[key] = file.constant(_dequantized(*int8_constant(view, name, axis), axis), label)
     out = TensorProto()
