@@ -1,8 +1,7 @@
-"""Calibration: the reader, runs on a graph, layer errors, tables, and memory."""
+"""Calibration: the reader, runs on a graph, layer errors, and memory."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -23,14 +22,13 @@ from trtconvert.calibration.options import METHODS, CalibrationOptions
 from trtconvert.calibration.peaks import measure_peaks
 from trtconvert.calibration.ranges import threshold
 from trtconvert.calibration.reader import MOST_IMAGES, ImageReader
-from trtconvert.calibration.table import read_table, write_table
 from trtconvert.graph_view import GraphView
 from trtconvert.passes.equalize import ChannelGroup
 from trtconvert.passes.placement import place_int8
 from trtconvert.passes.quantize_weights import dequantized_weight, scale_for
 from trtconvert.progress import silent
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
-from visionrt.errors import InputDataError, ModelError, UsageError
+from visionrt.errors import InputDataError, ModelError
 from visionrt.spec import PreprocessSpec
 
 SPEC = PreprocessSpec(resize="stretch", size=(8, 8), std=(1, 1, 1))
@@ -332,38 +330,6 @@ def test_histograms_that_are_let_go_of_are_not_counted(folder):
     ):
         assert (found.peak, found.zeros) == (want.peak, want.zeros)
         np.testing.assert_array_equal(found.counts, want.counts)
-
-
-# Table
-
-
-def test_a_table_survives_the_file(tmp_path):
-    path = tmp_path / "ranges.json"
-    write_table(path, {"b": 0.1, "a": 3.0}, "mse")
-    assert read_table(path, ["a", "b"]) == ({"a": 3.0, "b": 0.1}, "mse")
-    assert list(json.loads(path.read_text())["thresholds"]) == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        '{"format": "other"}',
-        '{"format": "trtconvert-ranges", "version": 9, "thresholds": {}}',
-        '{"format": "trtconvert-ranges", "version": 1, "thresholds": {"a": -1}}',
-        '{"format": "trtconvert-ranges", "version": 1, "thresholds": {"a": NaN}}',
-        '{"format": "trtconvert-ranges", "version": 1, "thresholds": {"a": true}}',
-        '{"format": "trtconvert-ranges", "version": 1, "thresholds": {"other": 1.0}}',
-    ],
-)
-def test_a_wrong_table_is_refused(tmp_path, text):
-    path = tmp_path / "ranges.json"
-    path.write_text(text)
-    with pytest.raises(UsageError, match=r"ranges\.json"):
-        read_table(path, ["a"])
-    with pytest.raises(UsageError):
-        read_table(tmp_path / "nowhere.json", ["a"])
 
 
 # Memory
