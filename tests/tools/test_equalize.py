@@ -10,8 +10,10 @@ from onnx import numpy_helper
 from tiny_models import save_pictures
 
 import trtconvert.calibration.equalizing as equalizing
+from trtconvert import typers
 from trtconvert.calibration.collect import with_outputs
 from trtconvert.calibration.equalizing import calibrated, with_factors
+from trtconvert.calibration.holdout import split_for_tuning
 from trtconvert.calibration.noise_budget import least_snr_db, over_budget, spare
 from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.reader import ImageReader
@@ -22,6 +24,7 @@ from trtconvert.passes.uint8 import with_uint8_activations
 from trtconvert.precision import typed_graph
 from trtconvert.progress import silent
 from trtconvert.search.answers import raw_answers
+from trtconvert.search.noise import AnswerNoise
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import UsageError
 from visionrt.recipe import Recipe
@@ -163,7 +166,8 @@ def test_it_is_done_where_it_pays_and_not_where_it_does_not(pictures):
     reader = ImageReader(pictures, SPEC)
     uneven = block(spread=300.0)
     weights = dict.fromkeys(raw_answers(uneven), 1.0)
-    view, factors, histograms = calibrated(uneven, reader, CalibrationOptions(), weights, silent)
+    evened = calibrated(uneven, reader, CalibrationOptions(), weights, silent)
+    view, factors, histograms = evened.view, evened.factors, evened.histograms
     assert view is not uneven
     assert set(factors) == {"a", "b", "d"}
     found = calibrated(view, reader, CalibrationOptions(), weights, silent)
@@ -219,6 +223,39 @@ def test_factors_survive_the_table(pictures, tmp_path):
     )
     with pytest.raises(UsageError, match="factors"):
         read_factors(path)
+
+
+def test_what_is_far_over_the_budget_is_not_measured_again(pictures, monkeypatch):
+    recipe = Recipe(task="segment", head="logits", preprocess=SPEC)
+    model, options = block(spread=300.0).model, CalibrationOptions(pictures, least_total_snr_db=60)
+    measured = []
+    call = AnswerNoise.__call__
+
+    def counted(self, quantized):
+        measured.append(call(self, quantized))
+        return measured[-1]
+
+    monkeypatch.setattr(AnswerNoise, "__call__", counted)
+    skipped = typed_graph(model, recipe, "int8", options)
+    count = len(measured)
+    monkeypatch.setattr(typers, "_MOST_CORRECTED_DB", 1e9)
+    whole = typed_graph(model, recipe, "int8", options)
+    assert len(measured) == 2 * count + 1
+    assert skipped.model.SerializeToString() == whole.model.SerializeToString()
+    assert [d.precision for d in skipped.decisions].count("int8") < 4
+
+
+def test_factors_are_not_judged_where_no_image_apart_can_be_read(tmp_path):
+    images = save_pictures(tmp_path, 18)
+    uneven = block(spread=300.0)
+    weights = dict.fromkeys(raw_answers(uneven), 1.0)
+    files = ImageReader(images, SPEC).files
+    for path in split_for_tuning(files)[1]:
+        path.write_bytes(b"no image")
+    found = calibrated(uneven, ImageReader(images, SPEC), CalibrationOptions(), weights, silent)
+    assert found.view is uneven
+    assert found.noise is None
+    assert not found.factors
 
 
 # The budget

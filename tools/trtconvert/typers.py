@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from trtconvert.calibration.equalizing import Factors, calibrated, with_factors
+from trtconvert.calibration.equalizing import Calibrated, Factors, calibrated, with_factors
 from trtconvert.calibration.layer_errors import LayerError, measure_layer_errors
 from trtconvert.calibration.noise_budget import SPARE_SHARE, least_snr_db, over_budget, spare
 from trtconvert.calibration.options import CalibrationOptions, CalibrationReport
@@ -49,6 +49,10 @@ _CORRECTIONS = 3
 _ERROR_IMAGES = 16
 _RANKING_IMAGES = 2
 _NOISE_IMAGES = 8
+# Eight images do not tell noise any closer.
+_TOLERANCE_DB = 0.3
+# Bias correction takes away less of the noise than this.
+_MOST_CORRECTED_DB = 8.0
 
 
 class Typer(Protocol):
@@ -193,6 +197,7 @@ class Int8Typer:
     def _calibrate(self, recipe: Recipe, options: CalibrationOptions, progress: Progress) -> None:
         start = time.perf_counter()
         reader = reader_for(self.view, recipe, options) if options.images else None
+        found: Calibrated | None = None
         if options.ranges is not None:
             self._factors = read_factors(options.ranges)
             self.view = with_factors(self.view, self._factors)
@@ -200,10 +205,9 @@ class Int8Typer:
             self.thresholds, method = read_table(options.ranges, activations)
         else:
             assert reader is not None, "without a table there are images"
-            self.view, self._factors, histograms = calibrated(
-                self.view, reader, options, self.weights, progress
-            )
-            self.thresholds = {name: threshold(h, options) for name, h in histograms.items()}
+            found = calibrated(self.view, reader, options, self.weights, progress)
+            self.view, self._factors = found.view, found.factors
+            self.thresholds = {n: threshold(h, options) for n, h in found.histograms.items()}
             method = options.method
         view = self.view
         placement = place_int8(view)
@@ -218,23 +222,27 @@ class Int8Typer:
             index: error.channel_mean for index, error in correct.items()
         }
         if reader is not None and self._errors:
-            self._keep_noisy_float(reader, options, progress)
+            self._keep_noisy_float(reader, found, options, progress)
         if reader is not None:
             seconds = time.perf_counter() - start
             self.report = CalibrationReport(len(reader), seconds, method, peak_rss_bytes())
             self._warnings = reader.warnings()
 
     def _keep_noisy_float(
-        self, reader: ImageReader, options: CalibrationOptions, progress: Progress
+        self,
+        reader: ImageReader,
+        found: Calibrated | None,
+        options: CalibrationOptions,
+        progress: Progress,
     ) -> None:
         """Keep layers float until the raw answers have the signal to noise asked for."""
         self._noisy = _noisy_alone(self.view, self._errors, options.least_snr_db)
         if self._least_db == 0:
             return
-        measure = AnswerNoise(self.view, islice(reader, _NOISE_IMAGES), self.weights)
+        measure = found.noise if found else None
+        measure = measure or AnswerNoise(self.view, islice(reader, _NOISE_IMAGES), self.weights)
         least_db = self._least_db
-        missing_db = self._missing_db(measure)
-        if missing_db <= 0:
+        if not self._is_hopeless(found) and self._missing_db(measure) <= 0:
             return
         alone, placement = dict(self._noisy), self.placement()
         images = islice(reader, _RANKING_IMAGES)
@@ -248,11 +256,17 @@ class Int8Typer:
                 for name in over_budget(noise, added, least_db)
             }
             missing_db = self._missing_db(measure)
-            if missing_db <= 0:
+            if missing_db <= _TOLERANCE_DB:
                 self._spend_spare(noise, added)
                 return
             # Noises that add up to more than their sum: ask for as much more as is missing.
             least_db += missing_db
+
+    def _is_hopeless(self, found: Calibrated | None) -> bool:
+        """Whether int8 everywhere is so far off that it need not be measured again."""
+        if found is None or found.all_int8 is None or self._noisy:
+            return False
+        return -_decibels(found.all_int8) < self._least_db - _MOST_CORRECTED_DB
 
     def _spend_spare(self, noise: Mapping[str, float], added: Mapping[str, float]) -> None:
         """Keep further layers float where so few multiplications are that it costs little."""

@@ -29,7 +29,7 @@ from trtconvert.progress import Progress
 from trtconvert.search.noise import AnswerNoise
 
 # Images for the largest value of each channel, and to measure noise on.
-_PEAKS, _APART = 16, 12
+_PEAKS, _APART = 16, 8
 # How much further other images may reach in a group once it is evened out: its rare channels are
 # then not what the first images showed.
 _MOST_OVERSHOOT = 2.0
@@ -46,11 +46,15 @@ class Calibrated(NamedTuple):
         view: of the graph to quantize.
         factors: that are in it, by the first tensor of each group.
         histograms: of what int8 nodes read, over all images.
+        noise: measures on the images that the factors were judged on; None where none were.
+        all_int8: the noise of int8 everywhere, by ``noise`` and without bias correction.
     """
 
     view: GraphView
     factors: Factors
     histograms: dict[str, Histogram]
+    noise: AnswerNoise | None = None
+    all_int8: float | None = None
 
 
 def calibrated(
@@ -103,14 +107,14 @@ def calibrated(
     }
     candidate = with_factors(view, factors)
     apart = images.of(apart_files[:_APART], may_be_empty=True)
-    pays = False
-    if factors:
-        noise = AnswerNoise(view, apart, weights)
+    final = Calibrated(view, {}, collector.plain)
+    noise = AnswerNoise(view, apart, weights) if factors else None
+    if noise is not None and noise.images:
+        plain = noise(_quantized(view, collector.plain, options))
+        final = final._replace(noise=noise, all_int8=plain)
         left = noise(_quantized(candidate, evened, options))
-        pays = left < _MOST_LEFT * noise(_quantized(view, collector.plain, options))
-    final = (
-        Calibrated(candidate, factors, evened) if pays else Calibrated(view, {}, collector.plain)
-    )
+        if left < _MOST_LEFT * plain:
+            final = Calibrated(candidate, factors, evened, noise, left)
     names = place_int8(final.view).activations
     histograms = {name: final.histograms[name] for name in names}
     if rest := [path for path in apart_files if path not in files]:

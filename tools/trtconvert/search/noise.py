@@ -194,6 +194,9 @@ class AnswerNoise:
         view: of the float32 graph, which is run once.
         images: a few input tensors; they and the answers are kept.
         weights: of the raw answers.
+
+    Attributes:
+        images: how many there were.
     """
 
     def __init__(
@@ -206,6 +209,7 @@ class AnswerNoise:
         self._weights = weights
         self._answers = raw_answers(view)
         self._tensors = list(images)
+        self.images = len(self._tensors)
         self._clean = _float_runs(view, self._answers, self._tensors)
 
     def __call__(self, quantized: ModelProto) -> float:
@@ -218,7 +222,7 @@ class AnswerNoise:
                 total += relative_noise(
                     answers, backend.run({self._view.inputs[0]: tensor}), self._weights
                 )
-        return total / max(len(self._tensors), 1)
+        return total / max(self.images, 1)
 
 
 def _float_runs(
