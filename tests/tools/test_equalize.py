@@ -10,16 +10,23 @@ from onnx import numpy_helper
 from tiny_models import save_pictures
 
 import trtconvert.calibration.equalizing as equalizing
-from trtconvert import typers
 from trtconvert.calibration.collect import with_outputs
-from trtconvert.calibration.equalizing import calibrated, with_factors
+from trtconvert.calibration.equalizing import calibrated, channel_peaks, with_factors
 from trtconvert.calibration.holdout import split_for_tuning
 from trtconvert.calibration.noise_budget import least_snr_db, over_budget, spare
 from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.calibration.table import read_factors, read_table, table_bytes
 from trtconvert.graph_view import GraphView
-from trtconvert.passes.equalize import MOST, channel_factors, equalize, find_groups
+from trtconvert.passes.equalize import (
+    MOST,
+    channel_factors,
+    equalize,
+    find_groups,
+    spared_noise_db,
+)
+from trtconvert.passes.placement import place_int8
+from trtconvert.passes.quantize import insert_qdq
 from trtconvert.passes.uint8 import with_uint8_activations
 from trtconvert.precision import typed_graph
 from trtconvert.progress import silent
@@ -225,24 +232,59 @@ def test_factors_survive_the_table(pictures, tmp_path):
         read_factors(path)
 
 
-def test_what_is_far_over_the_budget_is_not_measured_again(pictures, monkeypatch):
-    recipe = Recipe(task="segment", head="logits", preprocess=SPEC)
-    model, options = block(spread=300.0).model, CalibrationOptions(pictures, least_total_snr_db=60)
-    measured = []
-    call = AnswerNoise.__call__
+def test_noise_is_measured_no_further_than_it_is_sure_to_exceed(pictures, monkeypatch):
+    view = block(spread=300.0)
+    noise = AnswerNoise(view, ImageReader(pictures, SPEC), dict.fromkeys(raw_answers(view), 1.0))
+    runs = []
+    run = OnnxRuntimeBackend.run
+    monkeypatch.setattr(OnnxRuntimeBackend, "run", lambda *args: runs.append(args) or run(*args))
+    placement = place_int8(view)
+    quantized = insert_qdq(view, placement, dict.fromkeys(placement.activations, 4.0))
+    whole = noise(quantized)
+    assert len(runs) == noise.images == 18
+    assert noise(quantized, most=whole * 1.001) == whole
+    assert len(runs) == 36
+    assert whole / 8 < noise(quantized, most=whole / 8) < whole
+    assert len(runs) < 36 + 18
 
-    def counted(self, quantized):
-        measured.append(call(self, quantized))
-        return measured[-1]
 
-    monkeypatch.setattr(AnswerNoise, "__call__", counted)
-    skipped = typed_graph(model, recipe, "int8", options)
-    count = len(measured)
-    monkeypatch.setattr(typers, "_MOST_CORRECTED_DB", 1e9)
-    whole = typed_graph(model, recipe, "int8", options)
-    assert len(measured) == 2 * count + 1
-    assert skipped.model.SerializeToString() == whole.model.SerializeToString()
-    assert [d.precision for d in skipped.decisions].count("int8") < 4
+def test_where_factors_would_spare_little_nothing_more_is_measured(pictures, monkeypatch):
+    even = block(spread=1.0)
+    groups = find_groups(even)
+    reader = ImageReader(pictures, SPEC)
+    peaks = channel_peaks(even, groups, reader, silent)
+    factors = [channel_factors(even, group, peaks) for group in groups]
+    spared = [d for g, f in zip(groups, factors, strict=True) for d in spared_noise_db(even, g, f)]
+    assert 0 < np.mean(spared) < 3.5
+
+    def unexpected(*args):
+        raise AssertionError("a noise was measured")
+
+    monkeypatch.setattr(equalizing, "AnswerNoise", unexpected)
+    found = calibrated(even, reader, CalibrationOptions(), {}, silent)
+    assert found.view is even
+    assert found.noise is None
+
+
+def test_spared_noise_is_what_a_convolution_adds_up():
+    view = block(spread=30.0)
+    for group in find_groups(view):
+        factors = RNG.uniform(0.1, 1, group.channels).astype(np.float32)
+        for index, decibels in zip(
+            group.readers, spared_noise_db(view, group, factors), strict=True
+        ):
+            node = view.model.graph.node[index]
+            weight = view.array(node.input[1])
+            groups_of_node = group.channels // weight.shape[1]
+            per_group = len(weight) // groups_of_node
+            before = after = 0.0
+            for row in range(len(weight)):
+                for column in range(weight.shape[1]):
+                    power = float(np.square(weight[row, column], dtype=np.float64).sum())
+                    channel = row // per_group * weight.shape[1] + column
+                    before += power
+                    after += power * float(factors[channel]) ** 2
+            assert decibels == pytest.approx(10 * np.log10(before / after), rel=1e-4)
 
 
 def test_factors_are_not_judged_where_no_image_apart_can_be_read(tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from trtconvert.calibration.equalizing import Calibrated, Factors, calibrated, with_factors
+from trtconvert.calibration.equalizing import Factors, calibrated, with_factors
 from trtconvert.calibration.layer_errors import LayerError, measure_layer_errors
 from trtconvert.calibration.noise_budget import SPARE_SHARE, least_snr_db, over_budget, spare
 from trtconvert.calibration.options import CalibrationOptions, CalibrationReport
@@ -51,8 +51,6 @@ _RANKING_IMAGES = 2
 _NOISE_IMAGES = 8
 # Eight images do not tell noise any closer.
 _TOLERANCE_DB = 0.3
-# Bias correction takes away less of the noise than this.
-_MOST_CORRECTED_DB = 8.0
 
 
 class Typer(Protocol):
@@ -197,7 +195,7 @@ class Int8Typer:
     def _calibrate(self, recipe: Recipe, options: CalibrationOptions, progress: Progress) -> None:
         start = time.perf_counter()
         reader = reader_for(self.view, recipe, options) if options.images else None
-        found: Calibrated | None = None
+        noise: AnswerNoise | None = None
         if options.ranges is not None:
             self._factors = read_factors(options.ranges)
             self.view = with_factors(self.view, self._factors)
@@ -206,7 +204,7 @@ class Int8Typer:
         else:
             assert reader is not None, "without a table there are images"
             found = calibrated(self.view, reader, options, self.weights, progress)
-            self.view, self._factors = found.view, found.factors
+            self.view, self._factors, noise = found.view, found.factors, found.noise
             self.thresholds = {n: threshold(h, options) for n, h in found.histograms.items()}
             method = options.method
         view = self.view
@@ -222,7 +220,7 @@ class Int8Typer:
             index: error.channel_mean for index, error in correct.items()
         }
         if reader is not None and self._errors:
-            self._keep_noisy_float(reader, found, options, progress)
+            self._keep_noisy_float(reader, noise, options, progress)
         if reader is not None:
             seconds = time.perf_counter() - start
             self.report = CalibrationReport(len(reader), seconds, method, peak_rss_bytes())
@@ -231,7 +229,7 @@ class Int8Typer:
     def _keep_noisy_float(
         self,
         reader: ImageReader,
-        found: Calibrated | None,
+        measure: AnswerNoise | None,
         options: CalibrationOptions,
         progress: Progress,
     ) -> None:
@@ -239,10 +237,11 @@ class Int8Typer:
         self._noisy = _noisy_alone(self.view, self._errors, options.least_snr_db)
         if self._least_db == 0:
             return
-        measure = found.noise if found else None
-        measure = measure or AnswerNoise(self.view, islice(reader, _NOISE_IMAGES), self.weights)
+        if measure is None:
+            measure = AnswerNoise(self.view, islice(reader, _NOISE_IMAGES), self.weights)
         least_db = self._least_db
-        if not self._is_hopeless(found) and self._missing_db(measure) <= 0:
+        # By how much is of no interest yet.
+        if self._missing_db(measure, most=10 ** (-least_db / 10)) <= 0:
             return
         alone, placement = dict(self._noisy), self.placement()
         images = islice(reader, _RANKING_IMAGES)
@@ -262,12 +261,6 @@ class Int8Typer:
             # Noises that add up to more than their sum: ask for as much more as is missing.
             least_db += missing_db
 
-    def _is_hopeless(self, found: Calibrated | None) -> bool:
-        """Whether int8 everywhere is so far off that it need not be measured again."""
-        if found is None or found.all_int8 is None or self._noisy:
-            return False
-        return -_decibels(found.all_int8) < self._least_db - _MOST_CORRECTED_DB
-
     def _spend_spare(self, noise: Mapping[str, float], added: Mapping[str, float]) -> None:
         """Keep further layers float where so few multiplications are that it costs little."""
         flops = {
@@ -282,14 +275,14 @@ class Int8Typer:
             for name in spare(noise, added, flops, kept, most)
         }
 
-    def _missing_db(self, measure: AnswerNoise) -> float:
+    def _missing_db(self, measure: AnswerNoise, *, most: float = math.inf) -> float:
         placement = self.placement()
         if not placement.nodes:
             return 0.0
         quantized = insert_qdq(
             self.view, placement, self.thresholds, self._bias_errors, stored=False
         )
-        return self._least_db + _decibels(measure(quantized))
+        return self._least_db + _decibels(measure(quantized, most=most))
 
 
 def reader_for(view: GraphView, recipe: Recipe, options: CalibrationOptions) -> ImageReader:

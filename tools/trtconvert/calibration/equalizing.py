@@ -1,8 +1,11 @@
 """Collects ranges, of channels evened out where that pays: measured at the raw answers.
 
-Three passes: the largest value of each channel, on a few images; ranges of the graph with and
-without factors, at once; and the noise of int8 in both, on images kept apart until then. Ranges
-that are tight around each channel may clip what other images hold; the images kept apart show that.
+1. The largest value of each channel, on a few images. Where channels are so even already that
+   factors would spare little noise, all images are collected without.
+2. The largest value of each channel, on a few more images.
+3. Ranges of the graph with and without factors, at once.
+4. The noise of int8 in both, on images kept apart until then. Ranges that are tight around each
+   channel may clip what other images hold; the images kept apart show that.
 """
 
 from __future__ import annotations
@@ -22,14 +25,23 @@ from trtconvert.calibration.options import CalibrationOptions
 from trtconvert.calibration.ranges import threshold
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.graph_view import FreshNames, GraphView
-from trtconvert.passes.equalize import ChannelGroup, channel_factors, equalize, find_groups
+from trtconvert.passes.equalize import (
+    ChannelGroup,
+    channel_factors,
+    equalize,
+    find_groups,
+    spared_noise_db,
+)
 from trtconvert.passes.placement import place_int8
 from trtconvert.passes.quantize import insert_qdq
 from trtconvert.progress import Progress
 from trtconvert.search.noise import AnswerNoise
 
-# Images for the largest value of each channel, and to measure noise on.
-_PEAKS, _APART = 16, 8
+# Images for the largest value of each channel: at first, and in all; and to measure noise on.
+_FIRST, _PEAKS, _APART = 8, 16, 8
+# Noise of activations that factors must spare, in decibels, the mean over convolutions: below it,
+# they have gained nothing on any model that it was measured with.
+_LEAST_SPARED_DB = 3.5
 # How much further other images may reach in a group once it is evened out: its rare channels are
 # then not what the first images showed.
 _MOST_OVERSHOOT = 2.0
@@ -47,14 +59,12 @@ class Calibrated(NamedTuple):
         factors: that are in it, by the first tensor of each group.
         histograms: of what int8 nodes read, over all images.
         noise: measures on the images that the factors were judged on; None where none were.
-        all_int8: the noise of int8 everywhere, by ``noise`` and without bias correction.
     """
 
     view: GraphView
     factors: Factors
     histograms: dict[str, Histogram]
     noise: AnswerNoise | None = None
-    all_int8: float | None = None
 
 
 def calibrated(
@@ -78,12 +88,11 @@ def calibrated(
     """
     activations = place_int8(view).activations
     groups = find_groups(view) if options.equalization else []
-    if not groups:
+    factors = _promising_factors(view, groups, images, progress) if groups else {}
+    if not factors:
         collector = Collector(view, activations)
         collector.add(images, progress)
         return Calibrated(view, {}, collector.plain)
-    peaks = channel_peaks(view, groups, images.some(_PEAKS), progress)
-    factors = {group.tensors[0]: channel_factors(view, group, peaks) for group in groups}
     evened_activations = place_int8(with_factors(view, factors)).activations
     divided = {
         name: factors[group.tensors[0]]
@@ -106,21 +115,43 @@ def calibrated(
         if name in divided and group.tensors[0] in factors
     }
     candidate = with_factors(view, factors)
-    apart = images.of(apart_files[:_APART], may_be_empty=True)
-    final = Calibrated(view, {}, collector.plain)
-    noise = AnswerNoise(view, apart, weights) if factors else None
-    if noise is not None and noise.images:
-        plain = noise(_quantized(view, collector.plain, options))
-        final = final._replace(noise=noise, all_int8=plain)
-        left = noise(_quantized(candidate, evened, options))
-        if left < _MOST_LEFT * plain:
-            final = Calibrated(candidate, factors, evened, noise, left)
+    apart = list(images.of(apart_files[:_APART], may_be_empty=True)) if factors else []
+    noise = AnswerNoise(view, apart, weights) if apart else None
+    pays = False
+    if noise is not None:
+        most = _MOST_LEFT * noise(_quantized(view, collector.plain, options))
+        pays = noise(_quantized(candidate, evened, options), most=most) < most
+    final = (
+        Calibrated(candidate, factors, evened, noise)
+        if pays
+        else Calibrated(view, {}, collector.plain, noise)
+    )
     names = place_int8(final.view).activations
     histograms = {name: final.histograms[name] for name in names}
     if rest := [path for path in apart_files if path not in files]:
         collector.keep(histograms.values())
         collector.add(images.of(rest, may_be_empty=True), progress)
     return final._replace(histograms=histograms)
+
+
+def _promising_factors(
+    view: GraphView, groups: Sequence[ChannelGroup], images: ImageReader, progress: Progress
+) -> Factors:
+    """Factors of all groups, or none where they would spare little."""
+    first = images.some(_FIRST)
+    peaks = channel_peaks(view, groups, first, progress)
+    spared = [
+        decibels
+        for group in groups
+        for decibels in spared_noise_db(view, group, channel_factors(view, group, peaks))
+    ]
+    if np.mean(spared) < _LEAST_SPARED_DB:
+        return {}
+    files = [path for path in images.some(_PEAKS).files if path not in first.files]
+    if files:
+        more = channel_peaks(view, groups, images.of(files, may_be_empty=True), progress)
+        peaks = {name: np.maximum(peak, more.get(name, 0)) for name, peak in peaks.items()}
+    return {group.tensors[0]: channel_factors(view, group, peaks) for group in groups}
 
 
 def _overshoot(group: ChannelGroup, collector: Collector) -> float:

@@ -9,6 +9,7 @@ parts and its answers, and per node that is being run as much again.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -212,8 +213,14 @@ class AnswerNoise:
         self.images = len(self._tensors)
         self._clean = _float_runs(view, self._answers, self._tensors)
 
-    def __call__(self, quantized: ModelProto) -> float:
-        """Of a Q/DQ form of the graph, with the same tensor names."""
+    def __call__(self, quantized: ModelProto, *, most: float = math.inf) -> float:
+        """Of a Q/DQ form of the graph, with the same tensor names.
+
+        Args:
+            quantized: the graph.
+            most: once the noise is sure to be more, no further image is run; what is returned then
+                is more than this and less than the noise.
+        """
         model = with_outputs(quantized, self._answers)
         total = 0.0
         with running(self._view, model, as_written=True) as backend:
@@ -222,6 +229,8 @@ class AnswerNoise:
                 total += relative_noise(
                     answers, backend.run({self._view.inputs[0]: tensor}), self._weights
                 )
+                if total > most * self.images:
+                    break
         return total / max(self.images, 1)
 
 
