@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -22,14 +23,14 @@ class CpuRunner:
     """An engine with a bound run per stream, fed zeros; a context manager that closes it.
 
     Args:
-        model: the ONNX bytes.
+        model: the ONNX bytes, or a file.
         settings: how it is run.
 
     Raises:
         ModelError, MissingDependencyError: as :func:`visionrt.backends.open_twin`.
     """
 
-    def __init__(self, model: bytes, settings: CpuSettings) -> None:
+    def __init__(self, model: bytes | Path, settings: CpuSettings) -> None:
         self._backend = open_twin(
             model,
             backend=settings.backend,

@@ -56,13 +56,13 @@ def step_count() -> int:
     return len(candidates(usable_cores())) + _FINALS
 
 
-def tune(model: bytes, progress: Progress = lambda done, total: None) -> CpuChoice:
+def tune(model: bytes | Path, progress: Progress = lambda done, total: None) -> CpuChoice:
     """Time the candidates on this machine; blocks for some seconds, with every core busy.
 
     A library that is not installed, or that refuses the graph, is left out.
 
     Args:
-        model: the twin's ONNX bytes.
+        model: the twin's ONNX bytes, or a file.
         progress: told how many of how many steps are over.
 
     Raises:
@@ -148,7 +148,7 @@ def tune_file(path: Path, progress: Progress = lambda done, total: None) -> CpuC
 
 
 def _final(
-    model: bytes, screened: dict[CpuSettings, float], cost: Callable[[CpuRunner], float]
+    model: bytes | Path, screened: dict[CpuSettings, float], cost: Callable[[CpuRunner], float]
 ) -> Timed:
     """The least cost, timed again among those that came near; all of them stay open meanwhile.
 

@@ -204,16 +204,20 @@ def start(arguments, **options):
     )
 
 
-def test_disk_that_fills_while_writing_leaves_the_old_file(tiny):
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [(5000, "to write"), (300, "room for temporary files")],
+    ids=["the output", "a temporary file"],
+)
+def test_disk_that_fills_while_writing_leaves_the_old_file(tiny, limit, said):
     (tiny / "out" / "x.engine").write_bytes(b"the old file")
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-
-    child = start(build_arguments(tiny), preexec_fn=limit)
+    child = start(
+        build_arguments(tiny),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
     _, error = child.communicate(timeout=120)
     assert child.returncode == 8
-    assert error.startswith("error: expected to write")
+    assert error.startswith(f"error: expected {said}")
     assert error.count("\n") == 1
     assert [p.name for p in (tiny / "out").iterdir()] == ["x.engine"]
     assert (tiny / "out" / "x.engine").read_bytes() == b"the old file"

@@ -222,7 +222,7 @@ def pictures(tmp_path_factory):
 
 def typed(precision: str, twin_precision: str, squeeze: float) -> TypedGraph:
     graph = cell_detector(squeeze)
-    return TypedGraph(precision, graph, graph, twin_precision, graph, ())
+    return TypedGraph(precision, graph, graph, twin_precision, ())
 
 
 def test_graphs_are_run_down_to_low_scores(pictures):

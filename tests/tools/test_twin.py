@@ -10,7 +10,7 @@ from trtconvert.typed import TypedGraph
 
 def int8_typed():
     graph = tiny_classifier()
-    return TypedGraph("int8", graph, graph, "int8", graph, ())
+    return TypedGraph("int8", graph, graph, "int8", ())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,11 @@ from graphs import graph_of, make, run, stored, value
 from onnx import TensorProto, numpy_helper
 
 from trtconvert.calibration.options import CalibrationOptions
+from trtconvert.choose import choose_precision
+from trtconvert.convert import convert
 from trtconvert.graph_view import GraphView
+from trtconvert.options import BuildOptions
+from trtconvert.passes.dims import infer_shapes
 from trtconvert.passes.placement import place_int8
 from trtconvert.passes.quantize import QDQ_OPSET, insert_qdq, raise_opset
 from trtconvert.passes.quantize_weights import (
@@ -23,7 +27,8 @@ from trtconvert.passes.quantize_weights import (
     rounded_constant,
 )
 from trtconvert.precision import typed_graph
-from trtconvert.weights import LEAST_BYTES, WeightFile, is_aside
+from trtconvert.recipe_flags import RecipeFlags
+from trtconvert.weights import LEAST_BYTES, WeightFile, is_aside, with_values_of, without_large
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.errors import InputDataError
 from visionrt.recipe import Recipe
@@ -114,6 +119,67 @@ def test_onnxruntime_reads_the_file():
     np.testing.assert_array_equal(
         found, OnnxRuntimeBackend(model.SerializeToString()).run({"x": x})["y"]
     )
+
+
+def test_a_saved_model_runs_from_its_path_and_goes_with_the_file():
+    model, file = conv_graph(), WeightFile()
+    x = np.random.default_rng(7).normal(size=(1, 3, 16, 16)).astype(np.float32)
+    first, second = file.saved(model), file.saved(model)
+    assert first != second
+    assert first.stat().st_size < LEAST_BYTES
+    expected = OnnxRuntimeBackend(model.SerializeToString()).run({"x": x})["y"]
+    for path in (first, second):
+        np.testing.assert_array_equal(OnnxRuntimeBackend(path).run({"x": x})["y"], expected)
+    del file
+    gc.collect()
+    assert not first.exists()
+
+
+def test_what_looks_at_shapes_alone_gets_no_large_values():
+    model = conv_graph()
+    before = model.SerializeToString()
+    light = without_large(model)
+    assert [t.name for t in light.graph.initializer if is_aside(t)] == ["w2"]
+    assert len(light.SerializeToString()) < LEAST_BYTES
+    assert with_values_of(light, model) == model
+    assert model.SerializeToString() == before
+    inferred = infer_shapes(model)
+    assert model.SerializeToString() == before
+    assert inferred == onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    # Values that are in a file stay there.
+    aside = WeightFile().aside(model)
+    assert with_values_of(without_large(aside), aside) == aside
+
+
+def test_a_build_types_a_graph_whose_large_constants_are_in_a_file(tmp_path, photos, monkeypatch):
+    path = tmp_path / "model.onnx"
+    onnx.save(conv_graph(), path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    seen = []
+
+    def watched(clean, evidence, *rest):
+        aside = [t.name for t in clean.graph.initializer if is_aside(t)]
+        seen.append((aside, Path(evidence.reference).stat().st_size))
+        return choose_precision(clean, evidence, *rest)
+
+    monkeypatch.setattr("trtconvert.convert.choose_precision", watched)
+    flags = RecipeFlags(task="classify", head="classifier", preprocess="none,std=255,size=16x16")
+    for precision in ("int8", "fp16", "fp32"):
+        options = BuildOptions(
+            *(path, tmp_path / f"{precision}.onnx"),
+            precision=precision,
+            recipe=flags,
+            calibration=CalibrationOptions(images=photos) if precision == "int8" else None,
+        )
+        convert(options)
+        built = onnx.load(tmp_path / f"{precision}.onnx")
+        assert not any(is_aside(tensor) for tensor in built.graph.initializer)
+        onnx.checker.check_model(built, full_check=True)
+        assert seen[-1][0] == ["w2"]
+        assert seen[-1][1] < LEAST_BYTES
+    gc.collect()
+    assert not list((tmp_path / "temporary").glob("trtconvert-*"))
 
 
 @pytest.mark.parametrize("listed_as_input", [False, True])
@@ -228,6 +294,9 @@ def test_a_full_disk_is_one_clear_error():
     try:
         with pytest.raises(InputDataError, match=r"room for temporary files in .*TMPDIR"):
             file.constant(np.ones(LEAST_BYTES, np.float32), "w")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
+        with pytest.raises(InputDataError, match=r"room for temporary files in .*TMPDIR"):
+            file.saved(conv_graph(channels=4))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     # What could not be written is not taken for written.

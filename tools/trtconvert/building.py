@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from onnx import ModelProto
 
+from trtconvert.heap import trim
 from trtconvert.options import BuildOptions
 from trtconvert.progress import Progress
 from trtconvert.targets import parse_targets
 from trtconvert.targets.base import BuiltPlan, ShapeRange, Target
+from trtconvert.weights import WeightFile
 from visionrt.backends.trt_library import TENSORRT_RTX
 from visionrt.cpu_settings import CpuChoice
 from visionrt.errors import UsageError
@@ -109,17 +111,19 @@ def build_plans(
 def tuned_twin(
     targets: Sequence[Target],
     twin: ModelProto,
+    file: WeightFile,
     options: BuildOptions,
     progress: Progress,
     warnings: list[str],
 ) -> CpuChoice | None:
     """How the twin runs fastest on this machine; None where the output holds none. Blocks.
 
-    What makes the timings doubtful is added to ``warnings``.
+    Engines read it from ``file``. What makes the timings doubtful is added to ``warnings``.
     """
     if options.kind != "engine" or not any(target.backend == CPU for target in targets):
         return None
-    choice = tune(twin.SerializeToString(), lambda d, n: progress("Timing the CPU twin", d, n))
+    trim()
+    choice = tune(file.saved(twin), lambda d, n: progress("Timing the CPU twin", d, n))
     if choice.doubt:
         warnings.append(
             f"the CPU twin was timed badly: {choice.doubt}; repeat it on a quiet machine: "

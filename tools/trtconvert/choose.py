@@ -17,7 +17,9 @@ from trtconvert.precision import TypedGraph, typer_for
 from trtconvert.progress import Progress
 from trtconvert.search.raising import Search, SearchReport
 from trtconvert.twin import with_faster_twin
+from trtconvert.typers import Typer
 from trtconvert.verify import MaxDrop, enforce
+from trtconvert.weights import WeightFile
 from visionrt.errors import AccuracyError, ModelError
 from visionrt.metrics import Agreement
 
@@ -42,6 +44,7 @@ def choose_precision(
     options: BuildOptions,
     progress: Progress,
     warnings: list[str],
+    file: WeightFile | None = None,
 ) -> Choice:
     """The typed graph, and how well it agrees with the original model.
 
@@ -51,6 +54,7 @@ def choose_precision(
         options: ``auto`` tries int8 (with calibration images), fp16 and fp32 in this order.
         progress: told of calibration and verification.
         warnings: what to tell the user is appended here.
+        file: where ``clean`` keeps its large constants, if it does.
 
     Raises:
         AccuracyError: the named precision, or for ``auto`` every one, loses more than is allowed.
@@ -63,7 +67,7 @@ def choose_precision(
         # Not on images that ranges were fitted to, where there are others.
         evidence = tuning
     chooser = _Chooser(
-        clean, evidence, tuning, calibration, options.allowed_drop, progress, warnings
+        clean, file, evidence, tuning, calibration, options.allowed_drop, progress, warnings
     )
     *faster, last = _candidates(options)
     for precision in faster:
@@ -94,6 +98,7 @@ def _apart(evidence: Evidence, options: BuildOptions) -> tuple[CalibrationOption
 @dataclass(frozen=True)
 class _Chooser:
     clean: ModelProto
+    file: WeightFile | None
     evidence: Evidence
     tuning: Evidence
     calibration: CalibrationOptions | None
@@ -102,8 +107,8 @@ class _Chooser:
     warnings: list[str]
 
     def attempt(self, precision: str) -> Choice:
-        recipe, max_drop = self.evidence.recipe, self.allowed_drop
-        typer = typer_for(self.clean, recipe, precision, self.calibration, self.progress)
+        max_drop = self.allowed_drop
+        typer = self._typer(precision)
         report = None
         if max_drop is None or precision == "fp32":
             typed = typer.typed()
@@ -121,9 +126,23 @@ class _Chooser:
             twin = self.evidence.compare(typed.twin, self.progress, optimize=True)
             details = {**agreement.details, "twin_agreement": twin.agreement}
             agreement = dataclasses.replace(agreement, details=details)
-        typed = with_faster_twin(typed, self.clean, self.warnings)
+        if typed.twin_precision != "fp32":
+            typed = with_faster_twin(typed, self._whole(), self.warnings)
         self.warnings.extend(dict.fromkeys([*typed.warnings, *agreement.warnings]))
         return Choice(typed, agreement, report)
+
+    def _typer(self, precision: str) -> Typer:
+        recipe, calibration = self.evidence.recipe, self.calibration
+        if precision == "int8":
+            return typer_for(self.clean, recipe, precision, calibration, self.progress, self.file)
+        return typer_for(self._whole(), recipe, precision, calibration, self.progress)
+
+    def _whole(self) -> ModelProto:
+        if self.file is None:
+            return self.clean
+        out = ModelProto()
+        out.CopyFrom(self.clean)
+        return self.file.whole(out)
 
     def _held(self, search: Search, max_drop: MaxDrop) -> Agreement:
         """The agreement on the images of ``evidence``, with more raised until it holds there."""

@@ -57,7 +57,8 @@ def clean_model(
 def _passes(
     model: ModelProto, ranges: Mapping[str, ShapeRange], keep_batch: bool, notes: list[str]
 ) -> ModelProto:
-    clean = ModelProto.FromString(model.SerializeToString())
+    clean = ModelProto()
+    clean.CopyFrom(model)
     fold(clean)
     clean = upgrade(clean)
     widen(clean)

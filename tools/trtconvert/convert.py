@@ -8,7 +8,7 @@ so a model that lost too much costs no build.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from trtconvert.audited import audit_calibration, choose_images
 from trtconvert.building import build_plans, chosen_targets, notes_on, tuned_twin
@@ -18,6 +18,7 @@ from trtconvert.clean import clean_model
 from trtconvert.edit_check import check_edits
 from trtconvert.evidence import evidence_for, images_to_judge_by
 from trtconvert.guess import find_recipe
+from trtconvert.heap import reclaim
 from trtconvert.load import load_model
 from trtconvert.operating_point import keep_operating_point
 from trtconvert.options import BuildOptions
@@ -25,6 +26,7 @@ from trtconvert.output import check_output, write_output
 from trtconvert.progress import Progress, silent
 from trtconvert.report import Report, target_reports
 from trtconvert.shapes import input_ranges
+from trtconvert.weights import WeightFile
 
 
 def convert(options: BuildOptions, progress: Progress = silent) -> Report:
@@ -49,18 +51,22 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
     )
     refuse_known(clean, targets)
     options, subset = choose_images(options, progress)
-    evidence = evidence_for(loaded.model, recipe, options, warnings)
+    file = WeightFile()
+    evidence = evidence_for(loaded.model, recipe, options, warnings, file)
     evidence.check(options.allowed_drop)
     edits = check_edits(loaded.stages, recipe.preprocess, evidence.images, warnings)
-    loaded = replace(loaded, stages=())  # they hold the original graph
+    # From here on, large constants are in the file alone.
+    source, clean = loaded.source, file.aside(clean)
+    del loaded
+    reclaim()
     audit = audit_calibration(evidence, options, progress, warnings)
-    choice = choose_precision(clean, evidence, options, progress, warnings)
+    choice = choose_precision(clean, evidence, options, progress, warnings, file)
     typed = choice.typed
     recipe, agreement, transfer = keep_operating_point(
         typed, choice.agreement, evidence, options, progress
     )
     plans = build_plans(targets, typed.model, ranges, progress)
-    cpu = tuned_twin(targets, typed.twin, options, progress, warnings)
+    cpu = tuned_twin(targets, typed.twin, file, options, progress, warnings)
     warnings += notes_on(typed.precision, targets)
 
     report = Report(
@@ -80,5 +86,5 @@ def convert(options: BuildOptions, progress: Progress = silent) -> Report:
         subset=None if subset is None else subset.to_json(),
         confidence=None if transfer is None else transfer.to_json(),
     )
-    write_output(options, loaded, typed, ranges, targets, plans, report, cpu)
+    write_output(options, source, typed, ranges, targets, plans, report, cpu)
     return report

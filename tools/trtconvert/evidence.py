@@ -10,10 +10,12 @@ import numpy as np
 from onnx import ModelProto
 
 from trtconvert.calibration.reader import ImageReader, image_files
+from trtconvert.heap import trim
 from trtconvert.options import BuildOptions
 from trtconvert.progress import Progress
 from trtconvert.recipe_flags import ImageSource
 from trtconvert.verify import MaxDrop, enforce, labels_beside, verify
+from trtconvert.weights import WeightFile
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.heads import Frame, head_for
 from visionrt.metrics import Agreement, accumulator_for
@@ -28,37 +30,47 @@ class Evidence:
     """The reference and what it is compared on.
 
     Attributes:
-        reference: the original ONNX model, serialized: comparing with it covers every pass.
+        reference: the original ONNX model, serialized or a file: comparing with it covers every
+            pass.
         recipe: what the answers are and how they compare.
         images: files; with none, synthetic images stand in.
         labels: accepted class ids by file name, for a classifier.
+        file: where a ``reference`` that is a file lies, and what is compared with it, too.
     """
 
-    reference: bytes
+    reference: bytes | Path
     recipe: Recipe
     images: Sequence[Path] = ()
     labels: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    file: WeightFile | None = None
+
+    def kept(self, graph: ModelProto) -> bytes | Path:
+        """A graph as a backend takes it: in ``file`` where there is one."""
+        return graph.SerializeToString() if self.file is None else self.file.saved(graph)
 
     def compare(
         self,
-        graph: ModelProto | bytes,
+        graph: ModelProto | bytes | Path,
         progress: Progress,
         *,
         optimize: bool = False,
         confidence: float | None = None,
     ) -> Agreement:
         """How well a graph agrees with the reference; see :func:`trtconvert.verify.verify`."""
-        candidate = graph if isinstance(graph, bytes) else graph.SerializeToString()
-        return verify(
-            self.reference,
-            candidate,
-            self.recipe,
-            self.images,
-            progress,
-            labels=self.labels,
-            optimize=optimize,
-            confidence=confidence,
-        )
+        candidate = self.kept(graph) if isinstance(graph, ModelProto) else graph
+        try:
+            return verify(
+                self.reference,
+                candidate,
+                self.recipe,
+                self.images,
+                progress,
+                labels=self.labels,
+                optimize=optimize,
+                confidence=confidence,
+            )
+        finally:
+            trim()
 
     def check(self, max_drop: MaxDrop | None) -> None:
         """Find out now, not after calibration, that the comparison cannot be made.
@@ -86,6 +98,7 @@ class Evidence:
             head.decode(first, [frame], options_for(self.recipe))
         finally:
             backend.close()
+            trim()
 
 
 def image_source(*folders: Path | Sequence[Path] | None) -> ImageSource:
@@ -113,18 +126,28 @@ def images_to_judge_by(options: BuildOptions) -> ImageSource:
     return image_source(options.images, calibration.images or None if calibration else None)
 
 
-def evidence_in(reference: ModelProto, recipe: Recipe, folder: Path) -> Evidence:
+def evidence_in(
+    reference: ModelProto, recipe: Recipe, folder: Path, file: WeightFile | None = None
+) -> Evidence:
     """Evidence on a folder of images; labels are taken from a ``labels.csv`` in or beside it.
+
+    Args:
+        file: to keep graphs in; None holds the reference in memory.
 
     Raises:
         InputDataError: no such folder, no images, or a broken ``labels.csv``.
     """
     labels = labels_beside(folder) if recipe.task == "classify" else {}
-    return Evidence(reference.SerializeToString(), recipe, image_files(folder), labels)
+    kept = reference.SerializeToString() if file is None else file.saved(reference)
+    return Evidence(kept, recipe, image_files(folder), labels, file)
 
 
 def evidence_for(
-    reference: ModelProto, recipe: Recipe, options: BuildOptions, warnings: list[str]
+    reference: ModelProto,
+    recipe: Recipe,
+    options: BuildOptions,
+    warnings: list[str],
+    file: WeightFile,
 ) -> Evidence:
     """Evidence on ``--images``, else on the calibration images, else on synthetic ones.
 
@@ -132,11 +155,11 @@ def evidence_for(
         InputDataError: see :func:`evidence_in`.
     """
     if options.images is not None:
-        return evidence_in(reference, recipe, options.images)
-    data, calibration = reference.SerializeToString(), options.calibration
+        return evidence_in(reference, recipe, options.images, file)
+    kept, calibration = file.saved(reference), options.calibration
     if calibration is None or not calibration.images:
-        return Evidence(data, recipe)
+        return Evidence(kept, recipe, file=file)
     if options.precision in ("int8", "auto"):
         warnings.append("verified on the calibration images; give --images for others")
     reader = ImageReader(calibration.images, recipe.preprocess, count=calibration.count)
-    return Evidence(data, recipe, reader.files)
+    return Evidence(kept, recipe, reader.files, file=file)

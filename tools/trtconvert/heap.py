@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -15,6 +16,12 @@ def trim() -> None:
     while it is made, and the next one may find no room among what is left of them.
     """
     _trim()(0)
+
+
+def reclaim() -> None:
+    """Free what refers to itself in a circle, as graphs of libraries do, and :func:`trim`."""
+    gc.collect()
+    trim()
 
 
 @cache

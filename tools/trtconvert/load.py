@@ -67,6 +67,11 @@ class LoadedModel:
     told_by: str = ""
     stages: tuple[EditStage, ...] = ()
 
+    @property
+    def source(self) -> dict[str, str]:
+        """What an engine file says of where it comes from."""
+        return {"file": self.path.name, "sha256": self.sha256}
+
 
 def load_model(path: str | os.PathLike[str], edits: GraphEdits | None = None) -> LoadedModel:
     """Read an ONNX model, edit and check it; what is cut off is not checked.

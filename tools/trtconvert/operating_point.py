@@ -36,7 +36,7 @@ def keep_operating_point(
     is_int8 = typed.precision == typed.twin_precision == "int8"
     if options.keep_threshold or not is_int8 or recipe.task != "detect" or not evidence.images:
         return recipe, agreement, None
-    measured = typed.measured.SerializeToString()
+    measured = evidence.kept(typed.measured)
     transfer = measure_transfer(evidence.reference, measured, recipe, evidence.images, progress)
     chosen = transfer.transferred
     if chosen == recipe.confidence:

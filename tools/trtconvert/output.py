@@ -12,7 +12,6 @@ from onnx import ValueInfoProto
 from trtconvert.building import CPU
 from trtconvert.calibration.table import table_bytes
 from trtconvert.graph import tensor_info
-from trtconvert.load import LoadedModel
 from trtconvert.options import BuildOptions
 from trtconvert.precision import TypedGraph
 from trtconvert.report import Report
@@ -57,7 +56,7 @@ def check_output(options: BuildOptions) -> None:
 
 def write_output(
     options: BuildOptions,
-    loaded: LoadedModel,
+    source: Mapping[str, str],
     typed: TypedGraph,
     ranges: Mapping[str, ShapeRange],
     targets: Sequence[Target],
@@ -67,6 +66,9 @@ def write_output(
 ) -> None:
     """Write the file atomically.
 
+    Args:
+        source: what :attr:`trtconvert.load.LoadedModel.source` says of the model.
+
     Raises:
         InputDataError: the disk is full; nothing is left behind.
     """
@@ -75,12 +77,12 @@ def write_output(
     elif options.kind == "onnx":
         write_bytes(options.output, typed.model.SerializeToString())
     else:
-        _write_engine(options, loaded, typed, ranges, targets, plans, report, cpu)
+        _write_engine(options, source, typed, ranges, targets, plans, report, cpu)
 
 
 def _write_engine(
     options: BuildOptions,
-    loaded: LoadedModel,
+    source: Mapping[str, str],
     typed: TypedGraph,
     ranges: Mapping[str, ShapeRange],
     targets: Sequence[Target],
@@ -112,7 +114,7 @@ def _write_engine(
         recipe=report.recipe,
         inputs=_infos(typed.model.graph.input),
         outputs=_infos(typed.model.graph.output),
-        source={"file": loaded.path.name, "sha256": loaded.sha256},
+        source=dict(source),
         twin=twin_member,
         typed_graph=typed_member,
         plans=tuple(plan.info for plan in plans),

@@ -30,7 +30,7 @@ class Side:
     """A graph and its recipe.
 
     Args:
-        graph: an ONNX model, serialized.
+        graph: an ONNX model, serialized or a file.
         recipe: how images go in, and what the outputs mean.
         optimize: whether ONNX Runtime may rewrite the graph; see
             :class:`visionrt.backends.onnxruntime.OnnxRuntimeBackend`.
@@ -43,7 +43,7 @@ class Side:
 
     def __init__(
         self,
-        graph: bytes,
+        graph: bytes | Path,
         recipe: Recipe,
         *,
         optimize: bool = True,

@@ -162,8 +162,8 @@ def choose_threshold(boxes: ScoredBoxes, original: float) -> Transfer:
 
 
 def measure_transfer(
-    reference: bytes,
-    candidate: bytes,
+    reference: bytes | Path,
+    candidate: bytes | Path,
     recipe: Recipe,
     images: Sequence[Path],
     progress: Progress = silent,
@@ -171,7 +171,7 @@ def measure_transfer(
     """Run both graphs on the images, and choose; blocks. Holds one image at a time.
 
     Args:
-        reference: the float32 model.
+        reference: the float32 model, serialized or a file.
         candidate: the int8 graph; it runs as it is written.
         recipe: of a detector.
         images: files; those that cannot be read are passed over.

@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 from trtconvert.calibration.options import CalibrationReport
 from trtconvert.decision import Decision, count_precisions
+from trtconvert.passes.emulate_half import emulate_half
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,6 @@ class TypedGraph:
         twin: what the CPU runs. A CPU gains nothing from float16, so the twin of ``fp16`` is the
             float32 graph; that of ``int8`` has a float32 remainder, and uint8 activations.
         twin_precision: ``fp32`` or ``int8``.
-        measured: what verification runs for ``model``, with ``optimize=False``: its float16
-            roundings are written out, since ONNX Runtime drops them.
         decisions: precision and reason of each node of the clean graph.
         thresholds: absolute value that maps to 127, by tensor name; empty unless ``int8``.
         calibration: None where no image was read.
@@ -38,13 +37,20 @@ class TypedGraph:
     model: ModelProto
     twin: ModelProto
     twin_precision: str
-    measured: ModelProto
     decisions: tuple[Decision, ...]
     thresholds: Mapping[str, float] = field(default_factory=dict)
     calibration: CalibrationReport | None = None
     warnings: tuple[str, ...] = ()
     flops_by_precision: Mapping[str, int] = field(default_factory=dict)
     channel_factors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> ModelProto:
+        """What verification runs for ``model``, with ``optimize=False``; made anew.
+
+        Its 16-bit roundings are written out, since ONNX Runtime drops them.
+        """
+        return self.model if self.precision == "fp32" else emulate_half(self.model)
 
     @property
     def nodes_by_precision(self) -> dict[str, int]:

@@ -28,7 +28,6 @@ from trtconvert.calibration.reader import ImageReader
 from trtconvert.calibration.table import read_factors, read_table
 from trtconvert.decision import Decision
 from trtconvert.graph_view import GraphView, lift_constants, node_name
-from trtconvert.passes.emulate_half import emulate_half
 from trtconvert.passes.half import convert_to_half
 from trtconvert.passes.half_types import FP16, HalfType
 from trtconvert.passes.placement import Placement, place_int8
@@ -88,7 +87,7 @@ class Fp32Typer:
         ]
         flops = flops_by_precision(self.view, decisions)
         return TypedGraph(
-            *("fp32", self.clean, self.clean, "fp32", self.clean, tuple(decisions)),
+            *("fp32", self.clean, self.clean, "fp32", tuple(decisions)),
             flops_by_precision=flops,
         )
 
@@ -117,7 +116,7 @@ class HalfTyper:
         """The 16-bit graph; ``raised`` has nothing to act on."""
         model, decisions = convert_to_half(self.clean, self._peaks, float32, self.half)
         return TypedGraph(
-            *(self.half.name, model, self.clean, "fp32", emulate_half(model), tuple(decisions)),
+            *(self.half.name, model, self.clean, "fp32", tuple(decisions)),
             flops_by_precision=flops_by_precision(self.view, decisions),
         )
 
@@ -183,8 +182,7 @@ class Int8Typer:
         model, fp16_decisions = convert_to_half(quantized, keep=float32)
         decisions = _merged(placement, fp16_decisions)
         return TypedGraph(
-            *("int8", model, with_uint8_activations(quantized), "int8"),
-            *(emulate_half(model), decisions),
+            *("int8", model, with_uint8_activations(quantized), "int8", decisions),
             self.thresholds,
             self.report,
             tuple(self._warnings),

@@ -34,8 +34,8 @@ _SYNTHETIC_IMAGES = 4
 
 
 def verify(
-    reference: bytes,
-    candidate: bytes,
+    reference: bytes | Path,
+    candidate: bytes | Path,
     recipe: Recipe,
     images: Sequence[Path],
     progress: Progress = silent,
@@ -47,8 +47,8 @@ def verify(
     """Agreement of two ONNX graphs on images; blocks. Holds one image at a time.
 
     Args:
-        reference: the float32 model.
-        candidate: what to measure.
+        reference: the float32 model, serialized or a file.
+        candidate: what to measure, alike.
         recipe: of both.
         images: files; each is decoded and preprocessed once for both. With none, the raw outputs
             are compared on synthetic images: metric ``cosine``, ``images`` 0, and a warning. An

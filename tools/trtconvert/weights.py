@@ -13,6 +13,7 @@ import math
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class WeightFile:
             self._path.touch()
         except OSError as error:
             raise _no_room(error) from error
-        self._size = 0
+        self._size = self._models = 0
         self._places: dict[bytes, int] = {}
 
     def load(self, path: Path) -> ModelProto:
@@ -65,11 +66,7 @@ class WeightFile:
 
     def aside(self, model: ModelProto) -> ModelProto:
         """A copy of a model that only refers to its large constants; ``model`` is not changed."""
-        out = ModelProto()
-        _copy_fields(model, out, but="graph")
-        _copy_fields(model.graph, out.graph, but="initializer")
-        out.graph.initializer.extend(self.stored(tensor) for tensor in model.graph.initializer)
-        return out
+        return _with_constants(model, map(self.stored, model.graph.initializer))
 
     def whole(self, model: ModelProto) -> ModelProto:
         """The model with the constants of this file in it again, which changes it."""
@@ -78,10 +75,23 @@ class WeightFile:
                 tensor.CopyFrom(numpy_helper.from_array(self.array(tensor), tensor.name))
         return model
 
+    def saved(self, model: ModelProto) -> Path:
+        """Where a model lies beside this file, which has its large constants; for ONNX Runtime.
+
+        Raises:
+            InputDataError: the disk is full.
+        """
+        self._models += 1
+        path = self.folder / f"{self._models}.onnx"
+        try:
+            path.write_bytes(self.aside(model).SerializeToString())
+        except OSError as error:
+            raise _no_room(error) from error
+        return path
+
     def stored(self, tensor: TensorProto) -> TensorProto:
         """``tensor`` itself where it is small, else a reference to its values in the file."""
-        is_plain = tensor.data_type in _PLAIN and not is_aside(tensor)
-        if not is_plain or math.prod(tensor.dims) * _PLAIN[tensor.data_type] < LEAST_BYTES:
+        if is_aside(tensor) or not _is_large(tensor):
             return tensor
         return self.constant(numpy_helper.to_array(tensor), tensor.name)
 
@@ -133,6 +143,20 @@ class WeightFile:
         return offset
 
 
+def without_large(model: ModelProto) -> ModelProto:
+    """A copy for what looks at types and shapes alone: large constants have no values there."""
+    return _with_constants(model, map(_emptied, model.graph.initializer))
+
+
+def with_values_of(model: ModelProto, source: ModelProto) -> ModelProto:
+    """``model``, which this changes, with the constants of ``source`` for those of their names."""
+    whole = {tensor.name: tensor for tensor in source.graph.initializer}
+    for tensor in model.graph.initializer:
+        if is_aside(tensor):
+            tensor.CopyFrom(whole[tensor.name])
+    return model
+
+
 def is_aside(tensor: TensorProto) -> bool:
     """Whether a constant lies in a file."""
     return tensor.data_location == TensorProto.EXTERNAL
@@ -140,6 +164,33 @@ def is_aside(tensor: TensorProto) -> bool:
 
 def _entries(tensor: TensorProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    size: int = math.prod(tensor.dims) * _PLAIN.get(tensor.data_type, 0)
+    return size >= LEAST_BYTES
+
+
+def _emptied(tensor: TensorProto) -> TensorProto:
+    if is_aside(tensor) or not _is_large(tensor):
+        return tensor
+    out = TensorProto(
+        name=tensor.name,
+        data_type=tensor.data_type,
+        dims=tensor.dims,
+        data_location=TensorProto.EXTERNAL,
+    )
+    out.external_data.add(key="location", value="left-out")
+    return out
+
+
+def _with_constants(model: ModelProto, constants: Iterable[TensorProto]) -> ModelProto:
+    """A copy of ``model`` with these instead of its own; ``model`` is not changed."""
+    out = ModelProto()
+    _copy_fields(model, out, but="graph")
+    _copy_fields(model.graph, out.graph, but="initializer")
+    out.graph.initializer.extend(constants)
+    return out
 
 
 def _copy_fields(source: Message, target: Message, *, but: str) -> None:

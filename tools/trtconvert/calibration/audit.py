@@ -19,6 +19,7 @@ from trtconvert.calibration.image_rules import image_findings, overlap
 from trtconvert.calibration.reader import ImageReader
 from trtconvert.calibration.table import table_spec
 from trtconvert.calibration.thumbnails import Thumbnails, thumbnails_of
+from trtconvert.heap import trim
 from trtconvert.progress import Progress, silent
 from visionrt.backends.onnxruntime import OnnxRuntimeBackend
 from visionrt.engine_file import EngineFile
@@ -49,7 +50,7 @@ class Audit:
 
 
 def audit(
-    model: bytes,
+    model: bytes | Path,
     recipe: Recipe,
     calibration: ImageReader,
     progress: Progress = silent,
@@ -59,7 +60,7 @@ def audit(
     """Audit the images that ``calibration`` would read.
 
     Args:
-        model: the float32 ONNX model.
+        model: the float32 ONNX model, serialized or a file.
         recipe: its preprocess spec is judged, too.
         calibration: of the images to calibrate on.
         progress: called after each image.
@@ -76,7 +77,7 @@ def audit(
 
 
 def _of_model(
-    model: bytes, recipe: Recipe, thumbnails: Thumbnails, progress: Progress
+    model: bytes | Path, recipe: Recipe, thumbnails: Thumbnails, progress: Progress
 ) -> list[Finding]:
     backend = OnnxRuntimeBackend(model)
     try:
@@ -84,6 +85,7 @@ def _of_model(
         return feeding_findings(reader, recipe, thumbnails.files, progress)
     finally:
         backend.close()
+        trim()
 
 
 def spec_findings(

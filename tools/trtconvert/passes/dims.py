@@ -17,6 +17,7 @@ from onnx import ModelProto
 
 from trtconvert.graph import image_inputs, one_line
 from trtconvert.targets.base import ShapeRange
+from trtconvert.weights import with_values_of, without_large
 from visionrt.errors import ModelError
 
 BATCH = "batch"
@@ -67,7 +68,11 @@ def infer_shapes(model: ModelProto) -> ModelProto:
         ModelError: shapes that contradict each other, with the node.
     """
     try:
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        # What goes through it is serialized and parsed, twice.
+        inferred = onnx.shape_inference.infer_shapes(
+            without_large(model), strict_mode=True, data_prop=True
+        )
+        return with_values_of(inferred, model)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(
             "a graph whose shapes fit together at this input size",

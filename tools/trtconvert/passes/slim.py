@@ -15,6 +15,7 @@ import onnxslim
 from onnx import ModelProto, ValueInfoProto
 
 from trtconvert.graph import all_nodes, one_line
+from trtconvert.heap import reclaim
 from trtconvert.load import check_graph
 
 
@@ -22,17 +23,20 @@ def slim(model: ModelProto, warnings: list[str]) -> ModelProto:
     """A simpler model with the same results; a copy of ``model``, or ``model`` on failure."""
     if any(node.op_type in ("Loop", "Scan") for node in all_nodes(model.graph)):
         return model
-    before = model.SerializeToString()
+    slimmer: ModelProto = ModelProto()
+    slimmer.CopyFrom(model)
     level = logging.getLogger("onnxslim").level
     logging.getLogger("onnxslim").setLevel(logging.CRITICAL)
     try:
-        slimmer: ModelProto = onnxslim.slim(ModelProto.FromString(before))
+        slimmer = onnxslim.slim(slimmer)
         check_graph(slimmer)
     except Exception as error:  # noqa: BLE001 - the library raises what its passes happen to raise
         warnings.append(f"the graph was not simplified: {one_line(error)}")
         return model
     finally:
         logging.getLogger("onnxslim").setLevel(level)
+        # The library's graphs hold all weights in circles of references.
+        reclaim()
     if _interface(slimmer) != _interface(model):
         warnings.append("the graph was not simplified: it would have changed inputs or outputs")
         return model
