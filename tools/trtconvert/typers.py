@@ -193,7 +193,6 @@ class Int8Typer:
     def _calibrate(self, recipe: Recipe, options: CalibrationOptions, progress: Progress) -> None:
         start = time.perf_counter()
         reader = reader_for(self.view, recipe, options) if options.images else None
-        noise: AnswerNoise | None = None
         if options.ranges is not None:
             self._factors = read_factors(options.ranges)
             self.view = with_factors(self.view, self._factors)
@@ -201,9 +200,10 @@ class Int8Typer:
             self.thresholds, method = read_table(options.ranges, activations)
         else:
             assert reader is not None, "without a table there are images"
-            found = calibrated(self.view, reader, options, self.weights, progress)
-            self.view, self._factors, noise = found.view, found.factors, found.noise
-            self.thresholds = {n: threshold(h, options) for n, h in found.histograms.items()}
+            self.view, self._factors, histograms = calibrated(
+                self.view, reader, options, self.weights, progress
+            )
+            self.thresholds = {name: threshold(h, options) for name, h in histograms.items()}
             method = options.method
         view = self.view
         placement = place_int8(view)
@@ -218,25 +218,20 @@ class Int8Typer:
             index: error.channel_mean for index, error in correct.items()
         }
         if reader is not None and self._errors:
-            self._keep_noisy_float(reader, noise, options, progress)
+            self._keep_noisy_float(reader, options, progress)
         if reader is not None:
             seconds = time.perf_counter() - start
             self.report = CalibrationReport(len(reader), seconds, method, peak_rss_bytes())
             self._warnings = reader.warnings()
 
     def _keep_noisy_float(
-        self,
-        reader: ImageReader,
-        measure: AnswerNoise | None,
-        options: CalibrationOptions,
-        progress: Progress,
+        self, reader: ImageReader, options: CalibrationOptions, progress: Progress
     ) -> None:
         """Keep layers float until the raw answers have the signal to noise asked for."""
         self._noisy = _noisy_alone(self.view, self._errors, options.least_snr_db)
         if self._least_db == 0:
             return
-        if measure is None:
-            measure = AnswerNoise(self.view, islice(reader, _NOISE_IMAGES), self.weights)
+        measure = AnswerNoise(self.view, islice(reader, _NOISE_IMAGES), self.weights)
         least_db = self._least_db
         # By how much is of no interest yet.
         if self._missing_db(measure, most=10 ** (-least_db / 10)) <= 0:

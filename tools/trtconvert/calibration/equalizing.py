@@ -58,13 +58,11 @@ class Calibrated(NamedTuple):
         view: of the graph to quantize.
         factors: that are in it, by the first tensor of each group.
         histograms: of what int8 nodes read, over all images.
-        noise: measures on the images that the factors were judged on; None where none were.
     """
 
     view: GraphView
     factors: Factors
     histograms: dict[str, Histogram]
-    noise: AnswerNoise | None = None
 
 
 def calibrated(
@@ -116,15 +114,13 @@ def calibrated(
     }
     candidate = with_factors(view, factors)
     apart = list(images.of(apart_files[:_APART], may_be_empty=True)) if factors else []
-    noise = AnswerNoise(view, apart, weights) if apart else None
     pays = False
-    if noise is not None:
+    if apart:
+        noise = AnswerNoise(view, apart, weights)
         most = _MOST_LEFT * noise(_quantized(view, collector.plain, options))
         pays = noise(_quantized(candidate, evened, options), most=most) < most
     final = (
-        Calibrated(candidate, factors, evened, noise)
-        if pays
-        else Calibrated(view, {}, collector.plain, noise)
+        Calibrated(candidate, factors, evened) if pays else Calibrated(view, {}, collector.plain)
     )
     names = place_int8(final.view).activations
     histograms = {name: final.histograms[name] for name in names}
