@@ -241,7 +241,7 @@ def test_noise_is_measured_no_further_than_it_is_sure_to_exceed(pictures, monkey
     placement = place_int8(view)
     quantized = insert_qdq(view, placement, dict.fromkeys(placement.activations, 4.0))
     whole = noise(quantized)
-    assert len(runs) == noise.images == 18
+    assert len(runs) == 18
     assert noise(quantized, most=whole * 1.001) == whole
     assert len(runs) == 36
     assert whole / 8 < noise(quantized, most=whole / 8) < whole

@@ -195,9 +195,6 @@ class AnswerNoise:
         view: of the float32 graph, which is run once.
         images: a few input tensors; they and the answers are kept.
         weights: of the raw answers.
-
-    Attributes:
-        images: how many there were.
     """
 
     def __init__(
@@ -210,7 +207,6 @@ class AnswerNoise:
         self._weights = weights
         self._answers = raw_answers(view)
         self._tensors = list(images)
-        self.images = len(self._tensors)
         self._clean = _float_runs(view, self._answers, self._tensors)
 
     def __call__(self, quantized: ModelProto, *, most: float = math.inf) -> float:
@@ -229,9 +225,9 @@ class AnswerNoise:
                 total += relative_noise(
                     answers, backend.run({self._view.inputs[0]: tensor}), self._weights
                 )
-                if total > most * self.images:
+                if total > most * len(self._tensors):
                     break
-        return total / max(self.images, 1)
+        return total / max(len(self._tensors), 1)
 
 
 def _float_runs(
